@@ -1,0 +1,11 @@
+// Command genesys-sidecar is Caddy with the genesys_cloud module.
+package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "genesys-sidecar/caddymodule"
+)
+
+func main() { caddycmd.Main() }
