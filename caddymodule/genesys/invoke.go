@@ -1,0 +1,298 @@
+package genesys
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Policy is how a data action is sent. A zero field means its default.
+type Policy struct {
+	Attempts   int           // how often at the most; 4
+	Backoff    time.Duration // before the first repetition, at the most; 250ms
+	BackoffMax time.Duration // before any repetition, at the most; 10s
+	Timeout    time.Duration // for one attempt, body included; 65s
+	MaxBody    int64         // how much of an answer is kept, in bytes; 8 MiB
+}
+
+// DefaultPolicy has the values that zero fields of a Policy stand for. The
+// platform itself gives an action 60 seconds.
+var DefaultPolicy = Policy{
+	Attempts:   4,
+	Backoff:    250 * time.Millisecond,
+	BackoffMax: 10 * time.Second,
+	Timeout:    65 * time.Second,
+	MaxBody:    8 << 20,
+}
+
+func (p Policy) withDefaults() Policy {
+	d := DefaultPolicy
+	if p.Attempts > 0 {
+		d.Attempts = p.Attempts
+	}
+	if p.Backoff > 0 {
+		d.Backoff = p.Backoff
+	}
+	if p.BackoffMax > 0 {
+		d.BackoffMax = p.BackoffMax
+	}
+	if p.Timeout > 0 {
+		d.Timeout = p.Timeout
+	}
+	if p.MaxBody > 0 {
+		d.MaxBody = p.MaxBody
+	}
+	return d
+}
+
+// Invoker sends data actions of one organisation. It is safe for concurrent
+// use.
+type Invoker struct {
+	// Transport sends one attempt. The token to use is in the request's
+	// context (TokenFrom). It must not send a request twice.
+	Transport http.RoundTripper
+
+	Tokens *Tokens
+	Pause  *Pause
+	Policy Policy
+	Log    *slog.Logger
+
+	// Forbidden is called with a 403's error body, which tells the permission
+	// that the OAuth client's roles lack.
+	Forbidden func(ErrorBody)
+}
+
+// Request is a data action to send.
+type Request struct {
+	Method string
+	URL    *url.URL
+	Header http.Header // end-to-end headers; the key is added
+	Body   []byte
+	Key    string
+
+	// Honored says that the upstream is known to honor Key.
+	Honored bool
+
+	// Resumed says that the request may have been sent before under Key.
+	Resumed bool
+
+	// Conflict is called when the upstream has something against the key and
+	// is not just busy with an earlier attempt. It may return an answer that
+	// somebody else has got meanwhile, or another key and body to go on with.
+	Conflict func(context.Context) (Resolution, error)
+}
+
+// Resolution is what to do about a conflict; the zero Resolution passes it on.
+type Resolution struct {
+	Answer *Reply
+	Key    string
+	Body   []byte
+}
+
+// Cause is why a Reply has no answer of the upstream to pass on.
+type Cause uint8
+
+const (
+	Answered    Cause = iota // there is an answer
+	Unreachable              // nothing could be sent
+	Broken                   // the connection was lost, or the answer was cut
+	TimedOut                 // there was no answer in time
+	GaveUp                   // the last of several attempts failed; see Reply.Status
+	Conflicted               // the upstream has something against the key
+	Paused                   // the organisation is paused for too long
+	NoToken                  // there is no token; see Reply.Err
+)
+
+// Reply is what came of a data action.
+type Reply struct {
+	Fate       Fate
+	Cause      Cause
+	Status     int // the upstream's last; 0: none
+	Header     http.Header
+	Body       []byte
+	Rest       *Rest         // see Policy.MaxBody; nil: Body is whole
+	RetryAfter time.Duration // for Paused
+	Err        error         // for other Causes than Answered
+	Attempts   int
+}
+
+// Ready fetches a token and sees to it that the organisation is not paused
+// beyond deadline. Called before a data action is claimed, it keeps what
+// cannot be sent anyway from leaving anything behind. Its errors are those of
+// Tokens.Token and Pause.Wait.
+func (i *Invoker) Ready(ctx context.Context, deadline time.Time) error {
+	if until, paused := i.Pause.Remaining(time.Now()); paused && time.Now().Add(until).After(deadline) {
+		return &PausedError{Until: time.Now().Add(until)}
+	}
+	_, err := i.Tokens.Token(ctx)
+	return err
+}
+
+// Invoke sends r until its fate is known, or as far as sending it again could
+// not run it twice. It returns when ctx ends at the latest, and keeps nothing
+// of ctx but for Reply.Rest, whose reading ctx ends as well.
+func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
+	p := i.Policy.withDefaults()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(p.Timeout)
+	}
+
+	reply := Reply{Fate: NotRun}
+	unsure := r.Resumed // an earlier attempt may have run
+	renewed := false
+	for n := 1; ; n++ {
+		tok, err := i.ready(ctx, deadline)
+		if err != nil {
+			if n == 1 {
+				reply = refusal(err)
+			}
+			break
+		}
+
+		var v verdict
+		reply, v = i.try(ctx, p, r, tok, n)
+		if v.limited && v.hasAfter {
+			i.Pause.Until(time.Now().Add(v.after))
+		}
+		if reply.Status == http.StatusForbidden {
+			i.forbidden(reply, tok)
+		}
+
+		if v.conflict {
+			if unsure {
+				v.again = true // most likely the earlier attempt still runs
+			} else if resolved, done := i.resolve(ctx, &r, &reply); done {
+				return resolved
+			} else if reply.Cause == Answered {
+				continue // under another key
+			}
+		}
+		if v.fate == Unknown {
+			unsure = true
+		}
+		if v.renew {
+			i.Tokens.Invalidate(tok)
+			if !renewed {
+				renewed = true
+				closeRest(reply)
+				continue
+			}
+		}
+		if !v.again || n >= p.Attempts {
+			break
+		}
+		wait := jitter(p.Backoff, p.BackoffMax, n)
+		if v.hasAfter {
+			wait = v.after + rand.N(p.Backoff) // never earlier than told, nor all at once
+		}
+		if time.Now().Add(wait).After(deadline) {
+			break
+		}
+		if !sleep(ctx, wait) {
+			break
+		}
+		closeRest(reply)
+	}
+
+	if unsure && reply.Fate == NotRun {
+		reply.Fate = Unknown
+	}
+	if r.Honored && reply.Fate == Unknown && reply.Cause == Answered && exhausted(reply.Status) {
+		closeRest(reply)
+		reply = Reply{Fate: Unknown, Cause: GaveUp, Status: reply.Status, Attempts: reply.Attempts,
+			Err: errors.New(http.StatusText(reply.Status))}
+	}
+	return reply
+}
+
+// exhausted tells whether status is one that says nothing about the action,
+// and is therefore not passed on when sending it again was of no use.
+func exhausted(status int) bool {
+	return status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests
+}
+
+// ready waits for the organisation's pause to end and returns a token.
+func (i *Invoker) ready(ctx context.Context, deadline time.Time) (Token, error) {
+	if err := i.Pause.Wait(ctx, deadline); err != nil {
+		return Token{}, err
+	}
+	return i.Tokens.Token(ctx)
+}
+
+// refusal is the reply to a request that was not sent at all because of err.
+func refusal(err error) Reply {
+	var paused *PausedError
+	if errors.As(err, &paused) {
+		return Reply{Fate: NotRun, Cause: Paused, RetryAfter: time.Until(paused.Until), Err: err}
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return Reply{Fate: NotRun, Cause: Unreachable, Err: err}
+	}
+	return Reply{Fate: NotRun, Cause: NoToken, Err: err}
+}
+
+// resolve asks what to do about a conflict. It returns the reply if that is
+// the end of it; else reply's Cause tells whether r goes on under another key.
+func (i *Invoker) resolve(ctx context.Context, r *Request, reply *Reply) (Reply, bool) {
+	res := Resolution{}
+	if r.Conflict != nil {
+		var err error
+		if res, err = r.Conflict(ctx); err != nil {
+			i.Log.Error("resolving a conflict", slog.Any("error", err))
+		}
+	}
+	switch {
+	case res.Answer != nil:
+		closeRest(*reply)
+		return *res.Answer, true
+	case res.Key != "":
+		closeRest(*reply)
+		r.Key, r.Body = res.Key, res.Body
+		r.Conflict = nil // once
+		return Reply{}, false
+	default:
+		closeRest(*reply)
+		reply.Cause, reply.Rest = Conflicted, nil
+		return *reply, true
+	}
+}
+
+// forbidden drops a token that was refused, so that a role that is granted
+// counts from the next call on.
+func (i *Invoker) forbidden(reply Reply, tok Token) {
+	body, ok := ParseErrorBody(reply.Header.Get("Content-Type"), reply.Body)
+	if !ok || !RefusedBeforeRunning(http.StatusForbidden, body.Code) {
+		return // a remote service's own refusal
+	}
+	i.Tokens.Invalidate(tok)
+	if i.Forbidden != nil {
+		i.Forbidden(body)
+	}
+}
+
+// jitter returns a random duration up to an exponentially growing bound ("full
+// jitter").
+func jitter(base, most time.Duration, n int) time.Duration {
+	bound := most
+	if n < 30 && base<<(n-1) > 0 {
+		bound = min(base<<(n-1), most)
+	}
+	return rand.N(bound + 1)
+}
+
+// sleep waits for d, and returns false if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

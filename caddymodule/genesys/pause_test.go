@@ -1,0 +1,128 @@
+package genesys
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestZeroPauseLetsThrough(t *testing.T) {
+	var p Pause
+	if err := p.Wait(t.Context(), time.Time{}); err != nil {
+		t.Error(err)
+	}
+	if d, paused := p.Remaining(time.Now()); d != 0 || paused {
+		t.Errorf("Remaining = %v, %v", d, paused)
+	}
+}
+
+func TestPauseIsExtendedAndNeverShortened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pause
+		now := time.Now()
+		p.Until(now.Add(10 * time.Second))
+		p.Until(now.Add(5 * time.Second))
+		if d, paused := p.Remaining(now); d != 10*time.Second || !paused {
+			t.Errorf("Remaining = %v, %v; want 10s", d, paused)
+		}
+		if d, paused := p.Remaining(now.Add(10 * time.Second)); d != 0 || paused {
+			t.Errorf("Remaining at its end = %v, %v", d, paused)
+		}
+	})
+}
+
+func TestWaitersLeaveAfterThePauseButNotTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pause
+		end := time.Now().Add(10 * time.Second)
+		p.Until(end)
+		var mu sync.Mutex
+		moments := map[time.Time]bool{}
+		for range 50 {
+			go func() {
+				if err := p.Wait(t.Context(), time.Time{}); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				moments[time.Now()] = true
+			}()
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if len(moments) < 25 {
+			t.Errorf("50 waiters left at %d moments", len(moments))
+		}
+		for m := range moments {
+			if m.Before(end) || m.After(end.Add(pauseJitter)) {
+				t.Errorf("one left %v after the end", m.Sub(end))
+			}
+		}
+	})
+}
+
+func TestWaitersWaitOutAnExtension(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pause
+		start := time.Now()
+		p.Until(start.Add(10 * time.Second))
+		time.AfterFunc(9*time.Second, func() { p.Until(start.Add(30 * time.Second)) })
+		if err := p.Wait(t.Context(), time.Time{}); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(start); d < 30*time.Second || d > 31*time.Second {
+			t.Errorf("waited %v, want 30s and a little", d)
+		}
+	})
+}
+
+func TestPauseBeyondTheDeadlineIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pause
+		start := time.Now()
+		p.Until(start.Add(10 * time.Second))
+
+		var paused *PausedError
+		err := p.Wait(t.Context(), start.Add(10*time.Second-1))
+		if !errors.As(err, &paused) || !paused.Until.Equal(start.Add(10*time.Second)) || time.Since(start) != 0 {
+			t.Errorf("Wait = %v after %v", err, time.Since(start))
+		}
+
+		// An extension past the deadline is told when it is made.
+		time.AfterFunc(3*time.Second, func() { p.Until(start.Add(time.Hour)) })
+		err = p.Wait(t.Context(), start.Add(time.Minute))
+		if !errors.As(err, &paused) || !paused.Until.Equal(start.Add(time.Hour)) || time.Since(start) != 3*time.Second {
+			t.Errorf("Wait = %v after %v", err, time.Since(start))
+		}
+	})
+}
+
+func TestJitterDoesNotPassTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pause
+		end := time.Now().Add(10 * time.Second)
+		p.Until(end)
+		if err := p.Wait(t.Context(), end); err != nil {
+			t.Error(err)
+		}
+		if now := time.Now(); !now.Equal(end) {
+			t.Errorf("left %v after the end", now.Sub(end))
+		}
+	})
+}
+
+func TestWaitEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pause
+		start := time.Now()
+		p.Until(start.Add(time.Hour))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := p.Wait(ctx, time.Time{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("Wait = %v after %v", err, time.Since(start))
+		}
+	})
+}

@@ -1,0 +1,172 @@
+package genesys
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// tokenKey is the context key of the token of an attempt.
+type tokenKey struct{}
+
+// TokenFrom returns the token that a request with context ctx is to carry.
+func TokenFrom(ctx context.Context) (Token, bool) {
+	tok, ok := ctx.Value(tokenKey{}).(Token)
+	return tok, ok
+}
+
+// Rest is the part of an answer's body that is not kept. It must be closed,
+// which also ends the attempt that it belongs to.
+type Rest struct {
+	io.Reader
+	body   io.Closer
+	cancel context.CancelFunc
+}
+
+// Close ends the attempt.
+func (r *Rest) Close() error {
+	defer r.cancel()
+	return r.body.Close()
+}
+
+func closeRest(reply Reply) {
+	if reply.Rest != nil {
+		_ = reply.Rest.Close()
+	}
+}
+
+// try sends r once.
+func (i *Invoker) try(ctx context.Context, p Policy, r Request, tok Token, n int) (Reply, verdict) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	a, reply := i.exchange(ctx, cancel, p, r, tok)
+	if reply.Rest == nil {
+		cancel()
+	}
+	reply.Attempts = n
+
+	v := judge(a, r.Honored, time.Now())
+	reply.Fate = v.fate
+	if a.err != nil {
+		reply.Err = a.err
+		switch {
+		case v.fate == NotRun:
+			reply.Cause = Unreachable
+		case errors.Is(a.err, context.DeadlineExceeded):
+			reply.Cause = TimedOut
+		default:
+			reply.Cause = Broken
+		}
+	}
+	i.Log.LogAttrs(ctx, slog.LevelDebug, "attempt",
+		slog.Int("attempt", n),
+		slog.Int("status", a.status),
+		slog.Bool("written", a.written),
+		slog.Bool("again", v.again),
+		slog.Duration("duration", time.Since(start)),
+		slog.String("correlation_id", a.header.Get("ININ-Correlation-Id")),
+		slog.Any("error", a.err))
+	return reply, v
+}
+
+// exchange sends r once and reads the answer, as far as it is kept. cancel
+// ends ctx; the reply's Rest takes it over if there is one.
+func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Policy, r Request, tok Token) (attempt, Reply) {
+	var a attempt
+	var written atomic.Bool // the trace may be called from another goroutine
+	ctx = context.WithValue(ctx, tokenKey{}, tok)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// From here on bytes may leave at any time.
+		GotConn: func(httptrace.GotConnInfo) { written.Store(true) },
+	})
+
+	req := newRequest(ctx, r)
+	resp, err := i.Transport.RoundTrip(req)
+	a.written = written.Load()
+	if err != nil {
+		a.err = attemptError(ctx, err)
+		return a, Reply{}
+	}
+
+	a.status, a.header = resp.StatusCode, resp.Header
+	reply := Reply{Status: resp.StatusCode, Header: resp.Header}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, p.MaxBody+1))
+	if err != nil {
+		_ = resp.Body.Close()
+		a.err = fmt.Errorf("reading answer: %w", attemptError(ctx, err))
+		return a, reply
+	}
+	reply.Body = body
+	if int64(len(body)) > p.MaxBody {
+		reply.Rest = &Rest{Reader: resp.Body, body: resp.Body, cancel: cancel}
+	} else {
+		_ = resp.Body.Close()
+	}
+	if a.status >= 400 {
+		a.errorBody, a.isPlatform = ParseErrorBody(resp.Header.Get("Content-Type"), body)
+	}
+	return a, reply
+}
+
+// newRequest returns the request for one attempt.
+//
+// net/http sends a request that carries an Idempotency-Key a second time by
+// itself, if it can get at the body again. It must not: that attempt would not
+// be counted, and would run an action twice where the key is ignored. With
+// GetBody nil and a body that it cannot look into, it does not. An empty body
+// it can always get at again; there, it does not recognise the header by a
+// name in lower case, which is the same name to every server.
+func newRequest(ctx context.Context, r Request) *http.Request {
+	req := &http.Request{
+		Method:        r.Method,
+		URL:           r.URL,
+		Host:          r.URL.Host,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		Header:        r.Header.Clone(),
+		ContentLength: int64(len(r.Body)),
+	}
+	if req.Header == nil {
+		req.Header = make(http.Header)
+	}
+	req.Header.Set("Idempotency-Key", r.Key)
+	if len(r.Body) > 0 {
+		req.Body = opaqueBody{bytes.NewReader(r.Body)}
+	} else {
+		for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+			if values, ok := req.Header[name]; ok {
+				delete(req.Header, name)
+				req.Header[strings.ToLower(name)] = values
+			}
+		}
+	}
+	return req.WithContext(ctx)
+}
+
+// attemptError returns err, or that the attempt's time was up where that is
+// what err comes from: net/http does not always say so.
+func attemptError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	}
+	return err
+}
+
+// opaqueBody hides what it reads from.
+type opaqueBody struct{ r *bytes.Reader }
+
+func (b opaqueBody) Read(p []byte) (int, error) { return b.r.Read(p) }
+func (opaqueBody) Close() error                 { return nil }
