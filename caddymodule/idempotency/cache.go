@@ -1,0 +1,105 @@
+package idempotency
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/ristretto/v2"
+)
+
+// Cache repeats finished answers without asking the store. It holds nothing
+// but records that are Done with an answer, each set once, after the store has
+// it. Nothing may be concluded from what it does not hold: it drops, rejects
+// and evicts as it likes.
+//
+// The zero Cache and the nil Cache hold nothing. A Cache is safe for
+// concurrent use.
+type Cache struct {
+	entries *ristretto.Cache[uint64, *Record]
+
+	// mu keeps Close from running beside a Set: ristretto panics on a Set that
+	// meets a Close. Gets need no lock.
+	mu     sync.RWMutex
+	closed bool
+}
+
+const (
+	// entryOverhead is about what a record costs beside its answer, in bytes.
+	entryOverhead = 512
+
+	// smallestEntry sets the number of ristretto's admission counters: ten for
+	// each entry that could fit, as its documentation advises.
+	smallestEntry = 1024
+)
+
+// NewCache returns a cache that holds about size bytes of answers.
+func NewCache(size int64) (*Cache, error) {
+	if size <= 0 {
+		return &Cache{}, nil
+	}
+	entries, err := ristretto.NewCache(&ristretto.Config[uint64, *Record]{
+		NumCounters:        max(10*size/smallestEntry, 1000),
+		MaxCost:            size,
+		BufferItems:        64,
+		IgnoreInternalCost: true, // counted in entryOverhead
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making cache: %w", err)
+	}
+	return &Cache{entries: entries}, nil
+}
+
+// Get returns the record of id, if the cache happens to hold it.
+func (c *Cache) Get(id ID) *Record {
+	if c == nil || c.entries == nil {
+		return nil
+	}
+	// An ID is a hash, so that its first bytes are as good a key as any. Two
+	// IDs that share them are told apart by the record itself.
+	rec, ok := c.entries.Get(shortID(id))
+	if !ok || rec.ID != id || rec.Expired(time.Now()) {
+		return nil
+	}
+	return rec
+}
+
+// set offers rec to the cache.
+func (c *Cache) set(rec *Record) {
+	if c == nil || c.entries == nil || rec.State != Done || rec.Answer == nil {
+		return
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.closed {
+		return
+	}
+	cost := int64(entryOverhead + len(rec.Answer.Body))
+	for name, values := range rec.Answer.Header {
+		for _, v := range values {
+			cost += int64(len(name) + len(v))
+		}
+	}
+	c.entries.SetWithTTL(shortID(rec.ID), rec, cost, time.Until(rec.Expires))
+}
+
+// Close empties the cache, which then holds nothing more.
+func (c *Cache) Close() {
+	if c == nil || c.entries == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.closed = true
+		c.entries.Close()
+	}
+}
+
+func shortID(id ID) uint64 {
+	var n uint64
+	for _, b := range id[:8] {
+		n = n<<8 | uint64(b)
+	}
+	return n
+}

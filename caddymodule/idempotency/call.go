@@ -1,0 +1,180 @@
+package idempotency
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+// Call is one caller's wish to have a request run at most once.
+type Call struct {
+	// ID names the call's record. It is ignored where Key is empty.
+	ID ID
+
+	// Key is the key that the caller brought or that was derived for it. The
+	// empty Key marks a keyless call, which adopts an orphan like it or else
+	// runs under a key made up for it.
+	Key string
+
+	// UpstreamKey is what the upstream is sent, where this call is the one
+	// that is sent. It is ignored where Key is empty.
+	UpstreamKey string
+
+	// NewID returns the ID that belongs to a made-up key. Keyless calls only.
+	NewID func(key string) ID
+
+	// NewUpstreamKey returns what the upstream is sent for a made-up key.
+	// Keyless calls only.
+	NewUpstreamKey func(key string) string
+
+	// Adoption names the calls that this one may adopt, and be adopted by.
+	// Keyless calls only; zero: none.
+	Adoption AdoptionID
+
+	// AdoptWindow is how long after its end (or, if later, after its caller
+	// was last told that the outcome is unknown, or after a crash) a call may
+	// be adopted.
+	AdoptWindow time.Duration
+
+	// Fingerprint tells this request from another under the same key.
+	Fingerprint Fingerprint
+
+	// Honored says that the upstream is known to honor UpstreamKey.
+	Honored bool
+
+	// Retention is how long the answer is kept, from completion.
+	Retention time.Duration
+
+	// Wait is how long a duplicate waits for the call that it repeats; 0: not
+	// at all. The call's own caller waits until Deadline.
+	Wait time.Duration
+
+	// Deadline bounds the whole call, from its start.
+	Deadline time.Duration
+
+	// Prepare is called before the claim; if it fails, nothing is claimed and
+	// Do returns its error. It must not have effects that matter if the call
+	// is then not sent.
+	Prepare func(context.Context) error
+
+	// Send sends the call, once claimed. Its context has the call's deadline
+	// and does not end when a caller leaves.
+	Send func(context.Context, *Claim) Result
+}
+
+// Claim is the right to send a call.
+type Claim struct {
+	record  *Record
+	resumed bool
+	rekey   func(context.Context, string) error
+	lookup  func(context.Context) (*Record, error)
+}
+
+// ID returns the ID of the call.
+func (c *Claim) ID() ID { return c.record.ID }
+
+// UpstreamKey returns the key to send.
+func (c *Claim) UpstreamKey() string { return c.record.UpstreamKey }
+
+// Resumed tells whether the call may have been sent before, under the same
+// upstream key.
+func (c *Claim) Resumed() bool { return c.resumed }
+
+// Rekey makes key the one to send, durably, before anything is sent with it:
+// else a crash would forget that key, and the call would be sent again with
+// yet another.
+func (c *Claim) Rekey(ctx context.Context, key string) error { return c.rekey(ctx, key) }
+
+// Answered asks the store once more whether somebody else has finished the
+// call meanwhile, and returns the answer if so.
+func (c *Claim) Answered(ctx context.Context) (*Answer, bool) {
+	rec, err := c.lookup(ctx)
+	if err != nil || rec == nil || rec.State != Done || rec.Owner == c.record.Owner {
+		return nil, false
+	}
+	return rec.Answer, true
+}
+
+// Fate is what is known of a call once it has been sent.
+type Fate uint8
+
+const (
+	// Unsure: the call may have run or not.
+	Unsure Fate = iota
+
+	// Kept: the call is over and its answer is final.
+	Kept
+
+	// Freed: the call did not run, or its upstream looks after the key by
+	// itself; the key may be used again.
+	Freed
+)
+
+// Result is what came of sending a call. The zero Result is Unsure and has
+// nothing to tell.
+type Result struct {
+	Fate   Fate
+	Answer *Answer // what to tell; nil: nothing
+
+	// Rest is what follows Answer.Body where the body is too large to be kept;
+	// nil otherwise. It is read by one caller at most and always closed.
+	Rest io.ReadCloser
+}
+
+// Manner is how an outcome came about.
+type Manner uint8
+
+const (
+	Executed Manner = iota + 1 // this call was sent for this caller
+	Replayed                   // the answer was recorded before
+	Shared                     // the caller waited for another's call
+)
+
+// Outcome is what a caller is to be told.
+type Outcome struct {
+	Manner  Manner
+	Fate    Fate
+	Key     string        // the key under which the call can be repeated
+	Answer  *Answer       // nil: there is none to tell, see Fate
+	Rest    io.ReadCloser // see Result; to be closed by who got the outcome
+	Stored  bool          // repeats will be told the same
+	Expires time.Time     // when the record ends; zero unless Stored
+	Adopted bool          // the call was made by another caller, who had left
+
+	tooLarge bool // the answer was not kept
+	owner    Owner
+	settle   func(delivered bool)
+}
+
+// Tracked tells whether Settle does anything with what it is told.
+func (o *Outcome) Tracked() bool { return o.settle != nil }
+
+// Settle must be called once, after the outcome was written to its caller.
+// delivered says whether the caller can be taken to have received all of it.
+func (o *Outcome) Settle(delivered bool) {
+	if o.settle != nil {
+		o.settle(delivered)
+	}
+}
+
+var (
+	// ErrKeyReused is returned for a key that belongs to another request.
+	ErrKeyReused = errors.New("the key was used for another request")
+
+	// ErrInUse is returned to a duplicate that has waited its time.
+	ErrInUse = errors.New("the first call with this key is still under way")
+
+	// ErrResultUnavailable is returned for a call that ran, but whose answer
+	// was too large to keep.
+	ErrResultUnavailable = errors.New("the call ran, but its answer was not kept")
+
+	// ErrOverloaded is returned where a bound of the gate would be exceeded.
+	ErrOverloaded = errors.New("too many calls are under way")
+
+	// ErrClosed is returned once the gate has been closed.
+	ErrClosed = errors.New("the gate is closed")
+
+	// ErrStore is wrapped by errors of the store.
+	ErrStore = errors.New("the store does not answer")
+)

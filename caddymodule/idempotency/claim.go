@@ -1,0 +1,194 @@
+package idempotency
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// claim finds out what is known of the call of f and, if it may be sent,
+// claims it. It returns the claim; or what to tell instead.
+func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcome, error) {
+	present, err := g.store.Get(ctx, f.id)
+	if err != nil {
+		return nil, nil, storeError(err)
+	}
+	prepared := false
+	for {
+		over := Owner{}
+		next := g.fresh(call)
+		if present != nil {
+			if !g.mayResend(present, call) {
+				if present.State == Done {
+					g.cache.Load().set(present)
+				}
+				out, err := replay(present, call.Fingerprint)
+				return nil, out, err
+			}
+			over = present.Owner
+			next = g.takeover(present, next, call)
+		}
+
+		// A token that cannot be had, a pause that will not end in time: found
+		// out before the claim, they leave nothing behind.
+		if !prepared {
+			if err := call.Prepare(ctx); err != nil {
+				return nil, nil, err
+			}
+			prepared = true
+		}
+		if f.callers.Load() == 0 {
+			// Nothing has been sent and nobody is left to be told: the call
+			// had better not run than run unseen beside its own retry.
+			return nil, nil, errAgain
+		}
+
+		if present, err = g.store.Claim(ctx, next, over); err != nil {
+			if errors.Is(err, ErrFull) {
+				return nil, nil, fmt.Errorf("%w: %w", ErrOverloaded, err)
+			}
+			g.forget(next) // the claim may have been made all the same
+			return nil, nil, storeError(err)
+		}
+		if present == nil {
+			return g.claimed(next, over != Owner{}), nil, nil
+		}
+	}
+}
+
+// fresh returns the record of a call that nothing is known of.
+func (g *Gate) fresh(call Call) *Record {
+	now := time.Now()
+	return &Record{
+		ID:          call.ID,
+		State:       Started,
+		Owner:       g.process.NewOwner(),
+		Fingerprint: call.Fingerprint,
+		Key:         call.Key,
+		UpstreamKey: call.UpstreamKey,
+		Honored:     call.Honored,
+		Adoption:    call.Adoption,
+		Started:     now,
+		// If nobody finishes the record, its outcome is unknown for the
+		// retention, counted from when it would have been finished.
+		Expires: now.Add(call.Deadline + call.Retention),
+	}
+}
+
+// mayResend tells whether the call of rec may be sent by who makes call.
+func (g *Gate) mayResend(rec *Record, call Call) bool {
+	if rec.Fingerprint != call.Fingerprint {
+		return false
+	}
+	switch rec.State {
+	case Open:
+		return g.trusted(rec, call)
+	case Started:
+		// A flight ends only when its outcome is recorded, or if it never sent
+		// anything. There is no flight here, so a claim of this process is one
+		// that was never used.
+		return rec.Owner.Process() == g.process || g.trusted(rec, call)
+	default:
+		return false
+	}
+}
+
+// trusted tells whether the upstream can be trusted to know rec's key until
+// the deadline of a call that starts now.
+func (g *Gate) trusted(rec *Record, call Call) bool {
+	return rec.Honored && time.Now().Add(call.Deadline).Before(rec.Started.Add(trust))
+}
+
+// takeover returns next as the record of a claim over rec: the same call, sent
+// again under the same key.
+func (g *Gate) takeover(rec, next *Record, call Call) *Record {
+	next.Key = rec.Key
+	next.UpstreamKey = rec.UpstreamKey
+	next.Adoption = rec.Adoption
+	if rec.Honored {
+		next.Honored = true
+		next.Started = rec.Started
+	}
+	return next
+}
+
+// claimed returns the claim that rec stands for.
+func (g *Gate) claimed(rec *Record, resumed bool) *Claim {
+	c := &Claim{record: rec, resumed: resumed}
+	c.rekey = func(ctx context.Context, key string) error {
+		next := *c.record
+		next.UpstreamKey = key
+		next.Started = time.Now()
+		if err := g.store.Finish(ctx, &next); err != nil {
+			return storeError(err)
+		}
+		c.record = &next
+		return nil
+	}
+	c.lookup = func(ctx context.Context) (*Record, error) { return g.store.Get(ctx, rec.ID) }
+	return c
+}
+
+const (
+	// recordTimeout bounds one attempt to record an outcome. It is not part of
+	// the call's deadline: a call that took all of its time must be recorded too.
+	recordTimeout = 10 * time.Second
+
+	recordBackoff    = 100 * time.Millisecond
+	recordBackoffMax = 5 * time.Second
+
+	// recordPatience is how long recording is tried again. A store that is
+	// still down then has the call as started, which is never sent again
+	// unless its upstream honors the key.
+	recordPatience = 10 * time.Minute
+)
+
+// record makes the outcome of a call durable.
+func (g *Gate) record(rec *Record, fate Fate) error {
+	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+	defer cancel()
+	var err error
+	if fate == Freed {
+		err = g.store.Release(ctx, rec.ID, rec.Owner)
+	} else {
+		err = g.store.Finish(ctx, rec)
+	}
+	if errors.Is(err, ErrNotOwner) {
+		// Somebody else has taken the call over; what it records counts.
+		g.log.Warn("the call was taken over", slog.String("id", rec.ID.String()))
+		return nil
+	}
+	return err
+}
+
+// keepRecording tries to record an outcome until it succeeds or patience ends.
+func (g *Gate) keepRecording(rec *Record, fate Fate, id ID) {
+	end := time.Now().Add(recordPatience)
+	for backoff := recordBackoff; time.Now().Before(end); backoff = min(2*backoff, recordBackoffMax) {
+		select {
+		case <-time.After(backoff):
+		case <-g.use.draining():
+			end = time.Time{} // one last try
+		}
+		if err := g.record(rec, fate); err == nil {
+			g.log.Info("recorded the outcome of a call after all", slog.String("id", id.String()))
+			return
+		}
+	}
+	g.log.Error("gave up recording the outcome of a call", slog.String("id", id.String()),
+		slog.String("state", rec.State.String()))
+}
+
+// forget releases a claim that may have been made and was not used, so that it
+// does not look like a call that was left behind.
+func (g *Gate) forget(rec *Record) {
+	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+	defer cancel()
+	if err := g.store.Release(ctx, rec.ID, rec.Owner); err != nil {
+		g.log.Warn("releasing an unused claim", slog.String("id", rec.ID.String()), slog.Any("error", err))
+	}
+}
+
+func storeError(err error) error { return fmt.Errorf("%w: %w", ErrStore, err) }

@@ -1,0 +1,140 @@
+package idempotency
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"mime"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// fingerprintVersion is the first byte of every fingerprint. It changes with
+// the rules below, so that a record written under older rules is recognised
+// instead of looking like another request.
+const fingerprintVersion = 1
+
+// Fingerprint tells whether two requests are the same one: a version byte and
+// a SHA-256 over method, path, query, media type and body, each in the normal
+// form described at Request.Fingerprint.
+type Fingerprint [1 + sha256.Size]byte
+
+// String returns the fingerprint in hexadecimal.
+func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
+
+// Request is the part of a request that makes it this request and no other.
+type Request struct {
+	Method    string
+	Path      string // as sent, still percent-encoded
+	Query     string // as sent, without the question mark
+	MediaType string // the Content-Type header; its parameters do not count
+	Body      []byte
+}
+
+// Fingerprint returns the fingerprint of r. Two requests have the same one if
+// they differ only in
+//
+//   - needless or lower-case percent-encoding in the path (RFC 3986, 6.2.2),
+//   - the order of query parameters with different names,
+//   - the parameters of the media type, and its case,
+//   - white space, the order of members, and escapes within a JSON body.
+//
+// Numbers in a JSON body count as they are written, since a number that is
+// read as a float64 and written again may be another (2^53+1). A body that is
+// no valid JSON, or that names a member twice, counts byte for byte.
+func (r Request) Fingerprint() Fingerprint {
+	h := sha256.New()
+	writePart(h, []byte(r.Method))
+	writePart(h, []byte(normalPath(r.Path)))
+	writePart(h, []byte(normalQuery(r.Query)))
+	writePart(h, []byte(essence(r.MediaType)))
+	writePart(h, canonicalJSON(r.Body))
+
+	var f Fingerprint
+	f[0] = fingerprintVersion
+	h.Sum(f[:1])
+	return f
+}
+
+// writePart writes p preceded by its length, so that no two lists of parts
+// have the same input.
+func writePart(h hash.Hash, p []byte) {
+	var n [8]byte
+	for i := range n {
+		n[i] = byte(uint64(len(p)) >> (56 - 8*i))
+	}
+	h.Write(n[:])
+	h.Write(p)
+}
+
+// normalPath decodes what needs no percent-encoding and writes the rest in
+// upper case. It leaves dots and slashes where they are: what a server makes
+// of them is the server's business, and two paths that may differ stay apart.
+func normalPath(path string) string {
+	if !strings.Contains(path, "%") {
+		return path
+	}
+	var b strings.Builder
+	b.Grow(len(path))
+	for i := 0; i < len(path); i++ {
+		if path[i] != '%' || i+2 >= len(path) {
+			b.WriteByte(path[i])
+			continue
+		}
+		c, err := hex.DecodeString(path[i+1 : i+3])
+		switch {
+		case err != nil:
+			b.WriteByte('%')
+			continue
+		case unreserved(c[0]):
+			b.WriteByte(c[0])
+		default:
+			b.WriteString(strings.ToUpper(path[i : i+3]))
+		}
+		i += 2
+	}
+	return b.String()
+}
+
+// unreserved tells whether c is an unreserved character (RFC 3986, 2.3).
+func unreserved(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		c == '-' || c == '.' || c == '_' || c == '~'
+}
+
+// normalQuery sorts parameters by name. Values of one name keep their order,
+// which may matter to the server. A query that is no list of parameters counts
+// as it is written.
+func normalQuery(query string) string {
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return query
+	}
+	return q.Encode()
+}
+
+// essence returns the media type in lower case, without its parameters.
+func essence(contentType string) string {
+	if t, _, err := mime.ParseMediaType(contentType); err == nil {
+		return t
+	}
+	return strings.ToLower(strings.TrimSpace(contentType))
+}
+
+// canonicalJSON returns body with members sorted, white space removed and
+// strings escaped in one way, and numbers as they were; or body itself where
+// it is not one valid JSON value with unique names.
+func canonicalJSON(body []byte) []byte {
+	v := jsontext.Value(slices.Clone(bytes.TrimSpace(body)))
+	if err := v.Canonicalize(
+		jsontext.CanonicalizeRawInts(false),
+		jsontext.CanonicalizeRawFloats(false),
+	); err != nil {
+		return body
+	}
+	return v
+}

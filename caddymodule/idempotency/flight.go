@@ -1,0 +1,101 @@
+package idempotency
+
+import (
+	"context"
+	"io"
+	"sync"
+	"sync/atomic"
+)
+
+// flight is a call under way in this process, and what its callers wait for.
+type flight struct {
+	id          ID
+	fingerprint Fingerprint
+	callers     atomic.Int64
+
+	bound chan struct{} // closed once the call is claimed under fingerprint
+	done  chan struct{} // closed once out and err are set
+
+	mu   sync.Mutex
+	out  *Outcome      // guarded by mu until done
+	err  error         // guarded by mu until done
+	rest io.ReadCloser // guarded by mu; the first taker has it
+}
+
+func newFlight(id ID, fp Fingerprint) *flight {
+	return &flight{
+		id:          id,
+		fingerprint: fp,
+		bound:       make(chan struct{}),
+		done:        make(chan struct{}),
+	}
+}
+
+// admit decides whether a caller that is not the first may wait for f. As long
+// as nothing has been claimed, f may turn out to be the wrong request for its
+// key, and the caller the right one.
+func (f *flight) admit(ctx context.Context, call Call) error {
+	select {
+	case <-f.bound:
+	case <-f.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if f.fingerprint == call.Fingerprint {
+		return nil
+	}
+	select {
+	case <-f.bound:
+		return ErrKeyReused
+	default:
+		return errAgain
+	}
+}
+
+// finish tells the callers, present and to come, how the flight ended.
+func (f *flight) finish(out *Outcome, err error) {
+	f.mu.Lock()
+	f.out, f.err = out, err
+	if out != nil {
+		f.rest, out.tooLarge, out.Rest = out.Rest, out.Rest != nil, nil
+	}
+	f.mu.Unlock()
+	close(f.done)
+	if f.callers.Load() == 0 {
+		f.dropRest()
+	}
+}
+
+// outcome returns what to tell one caller of a flight that is done.
+func (f *flight) outcome(first bool) (*Outcome, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	out := *f.out
+	if !first && out.Manner == Executed {
+		out.Manner = Shared
+	}
+	if out.tooLarge {
+		// Only one caller can have an answer that was not kept.
+		if out.Rest = f.takeRest(); out.Rest == nil {
+			return nil, ErrResultUnavailable
+		}
+	}
+	return &out, nil
+}
+
+// takeRest returns the unread rest of the answer to the first who asks.
+func (f *flight) takeRest() io.ReadCloser {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	rest := f.rest
+	f.rest = nil
+	return rest
+}
+
+// dropRest closes the rest of an answer that nobody waits for any more.
+func (f *flight) dropRest() {
+	if rest := f.takeRest(); rest != nil {
+		_ = rest.Close()
+	}
+}

@@ -1,0 +1,324 @@
+package idempotency
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Limits bound what a gate holds in memory. A zero field means its default.
+type Limits struct {
+	// Flights is the greatest number of calls under way at a time. Default: 4096.
+	Flights int
+
+	// Waiters is the greatest number of callers that wait at a time, the calls'
+	// own callers included. Default: 16384.
+	Waiters int
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Flights == 0 {
+		l.Flights = 4096
+	}
+	if l.Waiters == 0 {
+		l.Waiters = 16384
+	}
+	return l
+}
+
+// trust is how long an upstream that honors keys is trusted to remember one,
+// from its first use. The platform documents 24 hours.
+const trust = 24 * time.Hour
+
+// Gate lets each call through at most once, and tells the answer to everybody
+// who repeats it. All callers that share a store must go through one gate per
+// process. A Gate is safe for concurrent use.
+type Gate struct {
+	store   Store
+	process Process
+	opened  time.Time
+	limits  Limits
+	log     *slog.Logger
+	cache   atomic.Pointer[Cache]
+
+	mu      sync.Mutex
+	flights map[ID]*flight // guarded by mu
+	waiters int            // guarded by mu
+
+	orphans orphanage
+	use     useCount
+}
+
+// NewGate returns a gate in front of store, which it takes over: Close closes
+// it. A nil log discards.
+func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Gate{
+		store:   store,
+		process: NewProcess(),
+		opened:  time.Now(),
+		limits:  limits.withDefaults(),
+		log:     log,
+		flights: make(map[ID]*flight),
+	}
+}
+
+// SetCache makes c the gate's cache and returns the one before.
+func (g *Gate) SetCache(c *Cache) *Cache { return g.cache.Swap(c) }
+
+// Do decides what becomes of call and returns what its caller is to be told.
+// It returns when there is something to tell, or with ctx.Err() when ctx ends,
+// which changes nothing about a call that has been claimed.
+//
+// Its other errors are ErrKeyReused, ErrInUse, ErrResultUnavailable,
+// ErrOverloaded, ErrClosed, those that wrap ErrStore, and what call.Prepare
+// returned. With none of them was anything sent for this caller.
+func (g *Gate) Do(ctx context.Context, call Call) (*Outcome, error) {
+	if !g.use.enter() {
+		return nil, ErrClosed
+	}
+	defer g.use.leave()
+
+	if call.Key == "" {
+		return g.doKeyless(ctx, call)
+	}
+	return g.doKeyed(ctx, call, false)
+}
+
+// doKeyed runs call, whose key is known. An adopter takes the place of the
+// call's own caller: it waits as long as that would have.
+func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, error) {
+	for {
+		if rec := g.cache.Load().Get(call.ID); rec != nil {
+			return replay(rec, call.Fingerprint)
+		}
+		f, first, err := g.board(call)
+		if err != nil {
+			return nil, err
+		}
+		if first {
+			go g.fly(f, call)
+		}
+		out, err := g.await(ctx, f, call, first, adopter)
+		g.alight(f)
+		if errors.Is(err, errAgain) {
+			continue
+		}
+		return out, err
+	}
+}
+
+// errAgain makes doKeyed look again: the flight that was joined turned out to
+// be another request's that claimed nothing.
+var errAgain = errors.New("looking again")
+
+// await waits for f on behalf of one caller.
+func (g *Gate) await(ctx context.Context, f *flight, call Call, first, adopter bool) (*Outcome, error) {
+	if !first {
+		if err := f.admit(ctx, call); err != nil {
+			return nil, err
+		}
+	}
+
+	var expired <-chan time.Time
+	if !first && !adopter {
+		if call.Wait <= 0 {
+			select {
+			case <-f.done:
+				return f.outcome(first)
+			default:
+				return nil, ErrInUse
+			}
+		}
+		timer := time.NewTimer(call.Wait)
+		defer timer.Stop()
+		expired = timer.C
+	}
+
+	select {
+	case <-f.done:
+		return f.outcome(first)
+	case <-expired:
+		return nil, ErrInUse
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// board puts a caller on the flight of its call, and tells whether the caller
+// is the first, who has to let it fly.
+func (g *Gate) board(call Call) (f *flight, first bool, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.waiters >= g.limits.Waiters {
+		return nil, false, ErrOverloaded
+	}
+	f, ok := g.flights[call.ID]
+	if !ok {
+		if len(g.flights) >= g.limits.Flights {
+			return nil, false, ErrOverloaded
+		}
+		f = newFlight(call.ID, call.Fingerprint)
+		g.flights[call.ID] = f
+		g.use.mustEnter() // the caller holds the gate, so it cannot be closed
+	}
+	g.waiters++
+	f.callers.Add(1)
+	return f, !ok, nil
+}
+
+// alight takes a caller off a flight.
+func (g *Gate) alight(f *flight) {
+	g.mu.Lock()
+	g.waiters--
+	g.mu.Unlock()
+	if f.callers.Add(-1) == 0 {
+		f.dropRest()
+	}
+}
+
+// land ends a flight: whoever comes next asks the store.
+func (g *Gate) land(f *flight) {
+	g.mu.Lock()
+	delete(g.flights, f.id)
+	g.mu.Unlock()
+	g.use.leave()
+}
+
+// fly takes call from its first caller to its end, on a context of its own.
+func (g *Gate) fly(f *flight, call Call) {
+	ctx, cancel := context.WithTimeout(context.Background(), call.Deadline)
+	claim, out, err := g.claim(ctx, f, call)
+	if claim == nil {
+		cancel()
+		g.land(f) // before the result is told, so that a caller that looks again starts anew
+		f.finish(out, err)
+		return
+	}
+	close(f.bound)
+
+	result := g.send(ctx, call, claim)
+	if result.Rest != nil {
+		result.Rest = restWithCancel{result.Rest, cancel}
+	} else {
+		cancel()
+	}
+
+	rec := finished(claim.record, result, call.Retention)
+	if err := g.record(rec, result.Fate); err != nil {
+		// The call is over but the store does not know. Until it does, the
+		// flight stays in the table, so that repeats get the answer and
+		// nobody sends the call again.
+		g.log.Error("recording the outcome of a call", slog.String("id", f.id.String()),
+			slog.String("state", rec.State.String()), slog.Any("error", err))
+		f.finish(told(rec, result), nil)
+		g.keepRecording(rec, result.Fate, f.id)
+		g.land(f)
+		return
+	}
+	if result.Fate != Freed {
+		g.cache.Load().set(rec)
+	}
+	out = told(rec, result)
+	out.Stored = result.Fate != Freed
+	g.land(f)
+	f.finish(out, nil)
+}
+
+// send calls call.Send and takes a panic for what it is: an unknown outcome.
+func (g *Gate) send(ctx context.Context, call Call, claim *Claim) (result Result) {
+	defer func() {
+		if p := recover(); p != nil {
+			g.log.Error("sending a call panicked", slog.String("id", claim.record.ID.String()),
+				slog.String("panic", fmt.Sprint(p)))
+			result = Result{}
+		}
+	}()
+	return call.Send(ctx, claim)
+}
+
+// finished returns the record of a call that was sent as rec and came to result.
+func finished(rec *Record, result Result, retention time.Duration) *Record {
+	end := *rec
+	end.Finished = time.Now()
+	end.Expires = end.Finished.Add(retention)
+	switch {
+	case result.Fate != Unsure:
+		end.State = Done
+	case rec.Honored:
+		end.State = Open
+	default:
+		end.State = Unknown
+	}
+	if result.Rest == nil {
+		end.Answer = result.Answer
+	}
+	return &end
+}
+
+// told returns what the caller of a call that has just ended is told.
+func told(rec *Record, result Result) *Outcome {
+	return &Outcome{
+		Manner:  Executed,
+		Fate:    result.Fate,
+		Key:     rec.Key,
+		Answer:  result.Answer,
+		Rest:    result.Rest,
+		Expires: rec.Expires,
+		owner:   rec.Owner,
+	}
+}
+
+// replay tells what rec holds to a caller with fingerprint fp.
+func replay(rec *Record, fp Fingerprint) (*Outcome, error) {
+	if rec.Fingerprint != fp {
+		return nil, ErrKeyReused
+	}
+	out := &Outcome{
+		Manner:  Replayed,
+		Key:     rec.Key,
+		Answer:  rec.Answer,
+		Stored:  true,
+		Expires: rec.Expires,
+		owner:   rec.Owner,
+	}
+	if rec.State == Done {
+		out.Fate = Kept
+		if rec.Answer == nil {
+			return nil, ErrResultUnavailable
+		}
+	}
+	return out, nil
+}
+
+// Close waits until no call is under way and then closes the store. Calls that
+// come after it has begun may be refused with ErrClosed. If ctx ends first,
+// Close returns its error and the store stays open.
+func (g *Gate) Close(ctx context.Context) error {
+	if err := g.use.drain(ctx); err != nil {
+		return fmt.Errorf("waiting for calls under way: %w", err)
+	}
+	g.cache.Load().Close()
+	if err := g.store.Close(); err != nil {
+		return fmt.Errorf("closing store: %w", err)
+	}
+	return nil
+}
+
+// restWithCancel ends a call's context with the reading of its answer.
+type restWithCancel struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (r restWithCancel) Close() error {
+	defer r.cancel()
+	return r.ReadCloser.Close()
+}
