@@ -1,0 +1,178 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+// action is a data action as it is to be sent.
+type action struct {
+	method      string
+	url         *url.URL // the upstream's
+	contentType string
+	body        []byte
+	honored     bool
+	key         string // brought by other means than the handler's sources
+}
+
+// serveAction runs a data action, or tells the answer that it already has.
+func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) error {
+	who := identity{key: a.key}
+	if a.key == "" {
+		var err error
+		if who, err = h.identify(r.Header, a.body); err != nil {
+			return h.refuse(w, r, "", err)
+		}
+	}
+	if h.inject != nil {
+		// Find out now what would else fail after the claim.
+		if _, err := h.inject.Write(a.body, "x"); err != nil {
+			return h.refuse(w, r, "", &problemError{slug: slugBodyInvalid, err: err,
+				detail: "The key is to be written into the request's body at " + h.inject.text + ", but: " + err.Error() + "."})
+		}
+	}
+
+	call := h.newCall(r, a, who)
+	out, err := h.app.backend.gate.Do(r.Context(), call)
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			h.logRefusal(err)
+		}
+		return h.refuse(w, r, who.key, err)
+	}
+	return h.tell(w, r, call.ID, out)
+}
+
+// newCall returns the call that the request r makes of a.
+func (h *Handler) newCall(r *http.Request, a action, who identity) idempotency.Call {
+	fp := idempotency.Request{
+		Method:    a.method,
+		Path:      a.url.EscapedPath(),
+		Query:     withoutDefaults(a.url.RawQuery),
+		MediaType: a.contentType,
+		Body:      a.body,
+	}.Fingerprint()
+
+	scope := h.scope(r)
+	organisation := h.app.org.id
+	deadline := time.Duration(h.Deadline)
+	call := idempotency.Call{
+		Key:         who.key,
+		Fingerprint: fp,
+		Honored:     a.honored,
+		Retention:   time.Duration(h.Retention),
+		Wait:        time.Duration(*h.Wait),
+		Deadline:    deadline,
+		Prepare: func(ctx context.Context) error {
+			return h.invoker.Ready(ctx, time.Now().Add(deadline))
+		},
+		NewID:          func(key string) idempotency.ID { return idempotency.NewID(organisation, scope, key) },
+		NewUpstreamKey: func(key string) string { return idempotency.UpstreamKey(scope, key) },
+	}
+	switch {
+	case who.hash:
+		// The record is found by the request; the key is new each time, since
+		// an upstream may remember one for longer than the window.
+		call.Key = idempotency.RandomKey()
+		call.ID = idempotency.NewHashID(organisation, scope, fp)
+		call.UpstreamKey = idempotency.UpstreamKey(scope, call.Key)
+		call.Retention = who.retention
+	case who.key != "":
+		call.ID = call.NewID(who.key)
+		call.UpstreamKey = call.NewUpstreamKey(who.key)
+	case who.adopt > 0:
+		call.Adoption = idempotency.NewAdoptionID(organisation, scope, fp)
+		call.AdoptWindow = who.adopt
+	}
+
+	header := upstreamHeader(r.Header)
+	header.Set("Content-Type", a.contentType)
+	if a.contentType == "" {
+		header.Del("Content-Type")
+	}
+	call.Send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
+		return h.send(ctx, claim, a, header)
+	}
+	return call
+}
+
+// scope returns whose keys the request's are.
+func (h *Handler) scope(r *http.Request) string {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return ""
+	}
+	return repl.ReplaceAll(*h.Scope, "")
+}
+
+// withoutDefaults returns a query without what the platform takes for granted:
+// some SDKs always say flatten=false, others never.
+func withoutDefaults(query string) string {
+	if !strings.Contains(query, "flatten=false") {
+		return query
+	}
+	params := strings.Split(query, "&")
+	kept := params[:0]
+	for _, p := range params {
+		if p != "flatten=false" {
+			kept = append(kept, p)
+		}
+	}
+	return strings.Join(kept, "&")
+}
+
+// hopByHop are the headers that concern one connection only (RFC 9110, 7.6.1)
+// or that the transport decides.
+var hopByHop = []string{
+	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length",
+}
+
+// notSent are the request headers that do not go up beside those. The answer is
+// fetched without content encoding, so that it suits whoever repeats the call.
+var notSent = []string{"Authorization", "Host", "Accept-Encoding", "Expect", "Range", "If-Range", "Idempotency-Key"}
+
+// upstreamHeader returns the part of a caller's header that goes up.
+func upstreamHeader(header http.Header) http.Header {
+	up := header.Clone()
+	removeConnectionHeaders(up)
+	for _, name := range notSent {
+		up.Del(name)
+	}
+	if _, ok := up["User-Agent"]; !ok {
+		up["User-Agent"] = []string{""} // else net/http puts in its own
+	}
+	return up
+}
+
+func removeConnectionHeaders(h http.Header) {
+	for _, value := range h["Connection"] {
+		for name := range strings.SplitSeq(value, ",") {
+			if name = strings.TrimSpace(name); name != "" {
+				h.Del(name)
+			}
+		}
+	}
+	for _, name := range hopByHop {
+		h.Del(name)
+	}
+}
+
+// upstreamURL returns where u leads at the organisation's API.
+func (a *App) upstreamURL(u *url.URL) *url.URL {
+	up := *a.api
+	up.RawQuery = u.RawQuery
+	up.Path = a.api.Path + u.Path
+	if u.RawPath != "" || a.api.RawPath != "" {
+		up.RawPath = a.api.EscapedPath() + u.EscapedPath()
+	}
+	return &up
+}

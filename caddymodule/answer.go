@@ -1,0 +1,106 @@
+package caddymodule
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+// notKept are the response headers that are not kept beside those that concern
+// one connection only. A cookie is one caller's; the date is that of the
+// message, not of the call; the rest is what the sidecar itself says.
+var notKept = []string{"Set-Cookie", "Set-Cookie2", "Date", "Alt-Svc", "Idempotency-Key", "Idempotent-Replayed"}
+
+// keptHeader returns the part of an upstream's header that is kept.
+func keptHeader(header http.Header) http.Header {
+	kept := header.Clone()
+	removeConnectionHeaders(kept)
+	for _, name := range notKept {
+		kept.Del(name)
+	}
+	return kept
+}
+
+// tell tells the caller an outcome, and the gate whether that arrived.
+func (h *Handler) tell(w http.ResponseWriter, r *http.Request, id idempotency.ID, out *idempotency.Outcome) error {
+	answer := out.Answer
+	if answer == nil {
+		answer = leftBehind().answer(id)
+	}
+	header := w.Header()
+	header.Set("Idempotency-Key", out.Key)
+	if out.Manner != idempotency.Executed {
+		header.Set("Idempotent-Replayed", "true")
+	}
+	header.Add("Cache-Status", cacheStatus(out))
+
+	err := writeAnswer(w, answer, out.Rest)
+	if err == nil && out.Tracked() {
+		err = http.NewResponseController(w).Flush()
+	}
+	out.Settle(err == nil && r.Context().Err() == nil)
+	if err != nil {
+		// There is nobody to tell, and the status is out.
+		h.log.Debug("the caller left before its answer was written")
+	}
+	if out.Rest != nil && err != nil {
+		panic(http.ErrAbortHandler) // else a cut answer would look whole
+	}
+	return nil
+}
+
+// cacheStatus returns what a Cache-Status header says of out (RFC 9211).
+func cacheStatus(out *idempotency.Outcome) string {
+	var s string
+	switch out.Manner {
+	case idempotency.Replayed:
+		s = "genesys; hit"
+		if out.Stored {
+			s += "; ttl=" + strconv.FormatInt(int64(max(time.Until(out.Expires), 0)/time.Second), 10)
+		}
+	case idempotency.Shared:
+		s = "genesys; fwd=miss; collapsed"
+	default:
+		s = "genesys; fwd=miss"
+		if out.Stored {
+			s += "; stored"
+		}
+	}
+	if out.Fate == idempotency.Unsure {
+		s += "; detail=OUTCOME-UNKNOWN"
+	}
+	return s
+}
+
+// writeAnswer writes answer and then rest, which it closes.
+func writeAnswer(w http.ResponseWriter, answer *idempotency.Answer, rest io.ReadCloser) error {
+	header := w.Header()
+	for name, values := range answer.Header {
+		if name == "Cache-Status" { // a list: the nearest cache comes last
+			header[name] = append(values[:len(values):len(values)], header[name]...)
+			continue
+		}
+		header[name] = values[:len(values):len(values)] // it is shared: adding to it must copy
+	}
+	if rest == nil && bodyAllowed(answer.Status) {
+		header.Set("Content-Length", strconv.Itoa(len(answer.Body)))
+	}
+	w.WriteHeader(answer.Status)
+	_, err := w.Write(answer.Body)
+	if rest == nil {
+		return err
+	}
+	defer rest.Close()
+	if err == nil {
+		_, err = io.Copy(w, rest)
+	}
+	return err
+}
+
+// bodyAllowed tells whether an answer with status may have a body.
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}

@@ -1,0 +1,152 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/exp/zapslog"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+// backends holds open stores by their physical identity: a new configuration
+// is provisioned before the old one is cleaned up, and a store can be opened
+// only once.
+var backends = caddy.NewUsagePool()
+
+// backend is an open store and the gate in front of it. Calls under way in it
+// outlive the configuration they came in by.
+type backend struct {
+	identity string
+	store    idempotency.Store
+	gate     *idempotency.Gate
+
+	mu        sync.Mutex
+	cacheSize int64 // guarded by mu
+}
+
+const (
+	// closeTimeout is how long an exiting process waits for calls under way
+	// whose callers have left. The callers that are still there have been
+	// waited for before, by Caddy's own grace period.
+	closeTimeout = 5 * time.Minute
+
+	// reopenTimeout is how long a configuration that wants back a store that
+	// the one before gave up waits for its last calls.
+	reopenTimeout = 15 * time.Second
+)
+
+// closing holds a channel for each backend that is being closed, by identity.
+var closing sync.Map
+
+// loadBackend returns the backend of identity, opened by storage if need be.
+func loadBackend(identity string, storage Storage) (*backend, error) {
+	loaded, existed, err := backends.LoadOrNew(identity, func() (caddy.Destructor, error) {
+		if err := awaitClosing(identity); err != nil {
+			return nil, err
+		}
+		store, err := storage.Open(slog.New(liveLog{}))
+		if err != nil {
+			return nil, err
+		}
+		return &backend{
+			identity: identity,
+			store:    store,
+			gate:     idempotency.NewGate(store, idempotency.Limits{}, slog.New(liveLog{})),
+		}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	b := loaded.(*backend)
+	if r, ok := storage.(reconfigurer); ok && existed {
+		r.reconfigure(b.store)
+	}
+	return b, nil
+}
+
+// setCache gives the gate a cache of size bytes, unless it has it already.
+func (b *backend) setCache(size int64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if size == b.cacheSize {
+		return nil
+	}
+	cache, err := idempotency.NewCache(size)
+	if err != nil {
+		return err
+	}
+	b.cacheSize = size
+	b.gate.SetCache(cache).Close()
+	return nil
+}
+
+// Destruct closes the backend once its last call has ended. That is waited for
+// if the process exits, and not if a reload goes on without this store.
+func (b *backend) Destruct() error {
+	done := make(chan struct{})
+	closing.Store(b.identity, done)
+	end := func() error {
+		defer close(done)
+		defer closing.CompareAndDelete(b.identity, done)
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		return b.gate.Close(ctx)
+	}
+	if caddy.Exiting() {
+		return end()
+	}
+	go func() {
+		if err := end(); err != nil {
+			caddy.Log().Named("genesys").Error("closing store", zap.Error(err))
+		}
+	}()
+	return nil
+}
+
+func awaitClosing(identity string) error {
+	done, ok := closing.Load(identity)
+	if !ok {
+		return nil
+	}
+	select {
+	case <-done.(chan struct{}):
+		return nil
+	case <-time.After(reopenTimeout):
+		return fmt.Errorf("opening store %s: calls of an earlier configuration are still under way in it; reload again when they have ended", identity)
+	}
+}
+
+// liveLog passes records on to Caddy's current default logger. What outlives a
+// configuration cannot hold on to that configuration's loggers.
+type liveLog struct{ attrs []slog.Attr }
+
+func (liveLog) handler() slog.Handler {
+	return zapslog.NewHandler(caddy.Log().Named("genesys").Core(),
+		zapslog.WithName("genesys"), zapslog.AddStacktraceAt(slog.Level(127)))
+}
+
+func (l liveLog) Enabled(ctx context.Context, level slog.Level) bool {
+	return l.handler().Enabled(ctx, level)
+}
+
+func (l liveLog) Handle(ctx context.Context, r slog.Record) error {
+	return l.handler().WithAttrs(l.attrs).Handle(ctx, r)
+}
+
+func (l liveLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return liveLog{append(l.attrs[:len(l.attrs):len(l.attrs)], attrs...)}
+}
+
+func (l liveLog) WithGroup(string) slog.Handler { return l }
+
+// Interface guards
+var (
+	_ caddy.Destructor = (*backend)(nil)
+	_ slog.Handler     = liveLog{}
+)

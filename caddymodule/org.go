@@ -1,0 +1,86 @@
+package caddymodule
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"genesys-sidecar/caddymodule/genesys"
+)
+
+// orgs holds the state of organisations by API, login service and client.
+var orgs = caddy.NewUsagePool()
+
+// org is the state of an organisation that outlives a configuration: its token
+// and its pause.
+type org struct {
+	id     string // tells its records from another organisation's
+	tokens *genesys.Tokens
+	pause  genesys.Pause
+	secret atomic.Pointer[func() (string, error)]
+
+	forbidden rate.Sometimes
+}
+
+// loadOrg returns the organisation of key.
+func loadOrg(key, tokenURL, clientID string) (*org, error) {
+	loaded, _, err := orgs.LoadOrNew(key, func() (caddy.Destructor, error) {
+		o := &org{id: key, forbidden: rate.Sometimes{Interval: 10 * time.Minute}}
+		o.tokens = genesys.NewTokens(genesys.TokenConfig{
+			TokenURL: tokenURL,
+			ClientID: func() (string, error) { return clientID, nil },
+			Secret: func() (string, error) {
+				if read := o.secret.Load(); read != nil {
+					return (*read)()
+				}
+				return "", errors.New("no secret is configured")
+			},
+			Log: logToken,
+		})
+		return o, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return loaded.(*org), nil
+}
+
+// setSecret makes read the way to the current secret.
+func (o *org) setSecret(read func() (string, error)) { o.secret.Store(&read) }
+
+// missingRole logs what permission an administrator has to grant. A missing
+// one fails every call, but is worth one line.
+func (o *org) missingRole(body genesys.ErrorBody) {
+	o.forbidden.Do(func() {
+		caddy.Log().Named("genesys").Error(
+			"the OAuth client lacks a permission; give it a role that has it, which takes effect without a restart",
+			zap.String("code", body.Code),
+			zap.String("message", body.Message))
+	})
+}
+
+// Destruct ends the background refresh.
+func (o *org) Destruct() error {
+	o.tokens.Close()
+	return nil
+}
+
+func logToken(e genesys.TokenEvent) {
+	log := caddy.Log().Named("genesys.token")
+	switch e.Kind {
+	case genesys.TokenFailed:
+		log.Error("fetching token", zap.Error(e.Err), zap.Duration("took", e.Took))
+	case genesys.TokenIssued:
+		log.Info("token issued", zap.Time("expires", e.Expires), zap.Bool("background", e.Background),
+			zap.Duration("took", e.Took))
+	case genesys.TokenInvalidated:
+		log.Info("the API rejected the token")
+	}
+}
+
+// Interface guard
+var _ caddy.Destructor = (*org)(nil)

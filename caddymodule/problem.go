@@ -1,0 +1,264 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/google/uuid"
+
+	"genesys-sidecar/caddymodule/genesys"
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+// The sidecar's own errors.
+const (
+	slugKeyRequired         = "key-required"
+	slugKeyInvalid          = "key-invalid"
+	slugKeyInUse            = "key-in-use"
+	slugKeyReused           = "key-reused"
+	slugUpstreamConflict    = "upstream-conflict"
+	slugResultUnavailable   = "result-unavailable"
+	slugRequestTooLarge     = "request-too-large"
+	slugBodyInvalid         = "body-invalid"
+	slugRateLimited         = "rate-limited"
+	slugUpstreamUnavailable = "upstream-unavailable"
+	slugUpstreamTimeout     = "upstream-timeout"
+	slugTokenUnavailable    = "token-unavailable"
+	slugStoreUnavailable    = "store-unavailable"
+	slugOverloaded          = "overloaded"
+	slugCredentialsRejected = "credentials-rejected"
+)
+
+// problemKinds has the status and the title of each.
+var problemKinds = map[string]struct {
+	status int
+	title  string
+}{
+	slugKeyRequired:         {http.StatusBadRequest, "An idempotency key is required"},
+	slugKeyInvalid:          {http.StatusBadRequest, "The idempotency key is invalid"},
+	slugKeyInUse:            {http.StatusConflict, "The first call with this key is still under way"},
+	slugKeyReused:           {http.StatusUnprocessableEntity, "The key was used for another request"},
+	slugUpstreamConflict:    {http.StatusConflict, "The upstream rejects the key"},
+	slugResultUnavailable:   {http.StatusConflict, "The call ran, but its answer was not kept"},
+	slugRequestTooLarge:     {http.StatusRequestEntityTooLarge, "The request is too large"},
+	slugBodyInvalid:         {http.StatusBadRequest, "The request's body is invalid"},
+	slugRateLimited:         {http.StatusTooManyRequests, "The organisation's rate limit is used up"},
+	slugUpstreamUnavailable: {http.StatusBadGateway, "The upstream gave no usable answer"},
+	slugUpstreamTimeout:     {http.StatusGatewayTimeout, "The upstream did not answer in time"},
+	slugTokenUnavailable:    {http.StatusServiceUnavailable, "No access token can be had"},
+	slugStoreUnavailable:    {http.StatusServiceUnavailable, "The store of answers does not work"},
+	slugOverloaded:          {http.StatusServiceUnavailable, "Too many calls are under way"},
+	slugCredentialsRejected: {http.StatusBadGateway, "The login service rejects the OAuth client"},
+}
+
+// outcome is what is known about whether a call ran.
+type outcome string
+
+const (
+	outcomeNotExecuted outcome = "not_executed"
+	outcomeExecuted    outcome = "executed"
+	outcomeUnknown     outcome = "unknown"
+)
+
+// problem is the body of the sidecar's own errors: problem details (RFC 9457)
+// and the platform's ErrorBody in one, so that its SDKs can read it.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+
+	Message   string `json:"message"`
+	Code      string `json:"code"`
+	ContextID string `json:"contextId"`
+	Details   []any  `json:"details"`
+	Errors    []any  `json:"errors"`
+
+	Outcome        outcome `json:"outcome,omitempty"`
+	Retryable      bool    `json:"retryable"`
+	SafeNewKey     *bool   `json:"safe_new_key,omitempty"`
+	UpstreamStatus int     `json:"upstream_status,omitempty"`
+}
+
+// problemError is an error that its caller is told as a problem.
+type problemError struct {
+	slug           string
+	detail         string
+	outcome        outcome // "": it says nothing about a call
+	retryable      bool
+	retryAfter     time.Duration
+	upstreamStatus int
+	err            error
+}
+
+func (e *problemError) Error() string {
+	if e.err != nil {
+		return e.slug + ": " + e.err.Error()
+	}
+	return e.slug
+}
+
+func (e *problemError) Unwrap() error { return e.err }
+
+// answer returns the problem as an answer. id names the call that it is about:
+// whoever is told the same about the same call is told it in the same words.
+func (e *problemError) answer(id idempotency.ID) *idempotency.Answer {
+	kind := problemKinds[e.slug]
+	contextID := uuid.NewString()
+	if id != (idempotency.ID{}) {
+		contextID = uuid.NewSHA1(uuid.Nil, id[:]).String()
+	}
+	p := problem{
+		Type:           "urn:genesys-sidecar:problem:" + e.slug,
+		Title:          kind.title,
+		Status:         kind.status,
+		Detail:         e.detail,
+		Message:        e.detail,
+		Code:           strings.ReplaceAll(e.slug, "-", "."),
+		ContextID:      contextID,
+		Details:        []any{},
+		Errors:         []any{},
+		Outcome:        e.outcome,
+		Retryable:      e.retryable,
+		UpstreamStatus: e.upstreamStatus,
+	}
+	if e.outcome != "" {
+		safe := e.outcome == outcomeNotExecuted
+		p.SafeNewKey = &safe
+	}
+	body, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // it holds nothing that cannot be marshalled
+	}
+	header := http.Header{
+		"Content-Type":        {"application/problem+json"},
+		"Cache-Control":       {"no-store"},
+		"Inin-Correlation-Id": {contextID},
+	}
+	if e.retryAfter > 0 {
+		header.Set("Retry-After", seconds(e.retryAfter))
+	}
+	return &idempotency.Answer{Status: kind.status, Header: header, Body: append(body, '\n')}
+}
+
+// seconds returns d as whole seconds, rounded up: never earlier than said.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
+
+// refuse tells the caller why its request went no further. key is the one it
+// is known by, if any.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, key string, err error) error {
+	if r.Context().Err() != nil {
+		return nil // nobody is left to be told
+	}
+	var p *problemError
+	if !errors.As(err, &p) {
+		if p = problemOf(err); p == nil {
+			var handlerErr caddyhttp.HandlerError
+			if errors.As(err, &handlerErr) {
+				return err
+			}
+			return caddyhttp.Error(http.StatusInternalServerError, err)
+		}
+	}
+	if key != "" {
+		w.Header().Set("Idempotency-Key", key)
+	}
+	return writeAnswer(w, p.answer(idempotency.ID{}), nil)
+}
+
+// problemOf returns the problem that err of the gate or the invoker means, or
+// nil.
+func problemOf(err error) *problemError {
+	var paused *genesys.PausedError
+	var token *genesys.TokenError
+	switch {
+	case errors.Is(err, idempotency.ErrKeyReused):
+		return &problemError{slug: slugKeyReused, err: err,
+			detail: "The idempotency key belongs to another request: method, path, query, media type or body differ from those it was first used with. Send the request as it was, or use a new key for a new call."}
+	case errors.Is(err, idempotency.ErrInUse):
+		return &problemError{slug: slugKeyInUse, err: err, retryable: true, retryAfter: 2 * time.Second,
+			detail: "The first call with this key has not ended yet. Repeat the request with the same key to get its answer."}
+	case errors.Is(err, idempotency.ErrResultUnavailable):
+		return &problemError{slug: slugResultUnavailable, err: err, outcome: outcomeExecuted,
+			detail: "The call ran, but its answer was too large to be kept, or had to make room. It is not run again."}
+	case errors.Is(err, idempotency.ErrOverloaded):
+		return &problemError{slug: slugOverloaded, err: err, outcome: outcomeNotExecuted, retryable: true, retryAfter: time.Second,
+			detail: "The sidecar has as many calls under way as it can hold. Nothing was sent."}
+	case errors.Is(err, idempotency.ErrClosed), errors.Is(err, idempotency.ErrStore):
+		return &problemError{slug: slugStoreUnavailable, err: err, outcome: outcomeNotExecuted, retryable: true, retryAfter: 5 * time.Second,
+			detail: "The call could not be recorded, and what cannot be recorded is not sent. The sidecar's log tells what is wrong with its store."}
+	case errors.As(err, &paused):
+		return &problemError{slug: slugRateLimited, err: err, outcome: outcomeNotExecuted, retryable: true,
+			retryAfter: max(time.Until(paused.Until), time.Second),
+			detail:     "The platform has asked this organisation to pause, for longer than the call may take. Nothing was sent."}
+	case errors.As(err, &token) && token.Rejected:
+		return &problemError{slug: slugCredentialsRejected, err: err, outcome: outcomeNotExecuted, retryable: true,
+			retryAfter: max(token.RetryAfter, time.Second),
+			detail:     "The login service rejects the sidecar's OAuth client. Check its id, its secret, its grant type (client credentials) and the region. Nothing was sent."}
+	case errors.As(err, &token):
+		return &problemError{slug: slugTokenUnavailable, err: err, outcome: outcomeNotExecuted, retryable: true,
+			retryAfter: max(token.RetryAfter, time.Second),
+			detail:     "The login service gives no access token at the moment. Nothing was sent."}
+	default:
+		return nil
+	}
+}
+
+// problemOfReply returns the problem that a reply without an answer means.
+func problemOfReply(reply genesys.Reply, honored bool) *problemError {
+	p := &problemError{slug: slugUpstreamUnavailable, upstreamStatus: reply.Status, err: reply.Err}
+	var what string
+	switch reply.Cause {
+	case genesys.Unreachable:
+		what = "The upstream could not be reached."
+	case genesys.TimedOut:
+		p.slug = slugUpstreamTimeout
+		what = "The upstream did not answer in time."
+	case genesys.GaveUp:
+		what = fmt.Sprintf("The upstream answered %d to the last of %d attempts.", reply.Status, reply.Attempts)
+	case genesys.Conflicted:
+		p.slug = slugUpstreamConflict
+		what = "The upstream answered 409: it knows the key from a call that failed, from another request, or from one that is still running."
+	case genesys.Paused, genesys.NoToken:
+		if own := problemOf(reply.Err); own != nil {
+			return own
+		}
+		what = "The call could not be sent."
+	default:
+		what = "The connection to the upstream was lost before its answer was complete."
+	}
+	p.outcome, p.retryable, p.detail = advice(reply.Fate == genesys.NotRun, honored, what)
+	if p.slug == slugUpstreamConflict {
+		p.retryable = false
+	}
+	return p
+}
+
+// leftBehind is the problem of a call that nothing is known of but that it was
+// started.
+func leftBehind() *problemError {
+	p := &problemError{slug: slugUpstreamUnavailable}
+	p.outcome, p.retryable, p.detail = advice(false, false, "The sidecar ended while the call was under way.")
+	return p
+}
+
+// advice completes the sentence what by what is known of the call, and by what
+// its caller may do.
+func advice(notRun, honored bool, what string) (outcome, bool, string) {
+	switch {
+	case notRun:
+		return outcomeNotExecuted, true, what + " The call did not run, and may be repeated."
+	case honored:
+		return outcomeUnknown, true, what + " Whether the call ran is unknown. Repeat it with the same key: the upstream honors that, and will not run it twice."
+	default:
+		return outcomeUnknown, false, what + " Whether the call ran is unknown, so that it is not sent again: look in the system that the action changes. Every repeat with this key gets this same answer."
+	}
+}

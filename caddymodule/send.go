@@ -1,0 +1,117 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"go.uber.org/zap"
+
+	"genesys-sidecar/caddymodule/genesys"
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+// send sends a under a claim and tells the gate what came of it.
+func (h *Handler) send(ctx context.Context, claim *idempotency.Claim, a action, header http.Header) idempotency.Result {
+	body, err := h.bodyFor(a, claim.UpstreamKey())
+	if err != nil {
+		p := &problemError{slug: slugBodyInvalid, detail: err.Error(), err: err}
+		return idempotency.Result{Fate: idempotency.Freed, Answer: p.answer(claim.ID())}
+	}
+	reply := h.invoker.Invoke(ctx, genesys.Request{
+		Method:   a.method,
+		URL:      a.url,
+		Header:   header,
+		Body:     body,
+		Key:      claim.UpstreamKey(),
+		Honored:  a.honored,
+		Resumed:  claim.Resumed(),
+		Conflict: h.onConflict(claim, a),
+	})
+
+	result := idempotency.Result{Fate: fateOf(reply.Fate)}
+	if reply.Cause == genesys.Answered {
+		result.Answer = &idempotency.Answer{Status: reply.Status, Header: keptHeader(reply.Header), Body: reply.Body}
+		if reply.Rest != nil {
+			result.Rest = reply.Rest
+		}
+	} else {
+		result.Answer = problemOfReply(reply, a.honored).answer(claim.ID())
+	}
+	h.logReply(claim, reply)
+	return result
+}
+
+// bodyFor returns the body to send under key.
+func (h *Handler) bodyFor(a action, key string) ([]byte, error) {
+	if h.inject == nil {
+		return a.body, nil
+	}
+	return h.inject.Write(a.body, key)
+}
+
+// onConflict returns what to do about an upstream's 409: ask the store whether
+// another sidecar has got the answer, then go by the policy.
+func (h *Handler) onConflict(claim *idempotency.Claim, a action) func(context.Context) (genesys.Resolution, error) {
+	return func(ctx context.Context) (genesys.Resolution, error) {
+		if answer, ok := claim.Answered(ctx); ok && answer != nil {
+			return genesys.Resolution{Answer: &genesys.Reply{
+				Fate: genesys.Final, Status: answer.Status, Header: answer.Header, Body: answer.Body,
+			}}, nil
+		}
+		if h.OnConflict != conflictNewKey {
+			return genesys.Resolution{}, nil
+		}
+		key := idempotency.RandomKey()
+		body, err := h.bodyFor(a, key)
+		if err != nil {
+			return genesys.Resolution{}, err
+		}
+		if err := claim.Rekey(ctx, key); err != nil {
+			return genesys.Resolution{}, fmt.Errorf("recording the new key: %w", err)
+		}
+		return genesys.Resolution{Key: key, Body: body}, nil
+	}
+}
+
+func fateOf(f genesys.Fate) idempotency.Fate {
+	switch f {
+	case genesys.Final:
+		return idempotency.Kept
+	case genesys.NotRun:
+		return idempotency.Freed
+	default:
+		return idempotency.Unsure
+	}
+}
+
+// logReply logs what an operator should know of a call that was sent.
+func (h *Handler) logReply(claim *idempotency.Claim, reply genesys.Reply) {
+	fields := []zap.Field{
+		zap.Stringer("call", claim.ID()),
+		zap.Int("status", reply.Status),
+		zap.Int("attempts", reply.Attempts),
+		zap.String("correlation_id", reply.Header.Get("ININ-Correlation-Id")),
+		zap.Error(reply.Err),
+	}
+	switch {
+	case reply.Fate == genesys.Unknown:
+		h.log.Warn("the outcome of a call is unknown", fields...)
+	case reply.Cause != genesys.Answered:
+		h.log.Warn("a call was not sent", fields...)
+	default:
+		if c := h.log.Check(zap.DebugLevel, "call sent"); c != nil {
+			c.Write(fields...)
+		}
+	}
+}
+
+// logRefusal logs why a call was not even claimed, where an operator can do
+// something about it.
+func (h *Handler) logRefusal(err error) {
+	p := problemOf(err)
+	if p == nil || problemKinds[p.slug].status < http.StatusInternalServerError {
+		return
+	}
+	h.log.Error("refusing a call", zap.String("problem", p.slug), zap.Error(err))
+}

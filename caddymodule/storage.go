@@ -1,0 +1,185 @@
+package caddymodule
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/dustin/go-humanize"
+
+	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store/disk"
+	"genesys-sidecar/caddymodule/store/memory"
+)
+
+func init() {
+	caddy.RegisterModule(DiskStorage{})
+	caddy.RegisterModule(MemoryStorage{})
+}
+
+// Storage is a module in the namespace http.handlers.genesys_cloud.storage: it
+// opens the store that keeps the answers. Package storetest tells whether a
+// store does what is asked of it.
+type Storage interface {
+	// Identity names what Open opens, and nothing else of the configuration:
+	// configurations with the same Identity share one open store.
+	Identity() string
+
+	// Open opens the store. log outlives the configuration.
+	Open(log *slog.Logger) (idempotency.Store, error)
+}
+
+// reconfigurer is a Storage with settings that an open store can take over.
+type reconfigurer interface {
+	reconfigure(store idempotency.Store)
+}
+
+// DiskStorage keeps answers in a database on disk. They survive the end of the
+// process and of the machine's power. The directory belongs to one process at
+// a time.
+type DiskStorage struct {
+	// The directory of the database. It is made if missing, for its owner
+	// alone. Default: `genesys-sidecar` in Caddy's data directory.
+	Dir string `json:"dir,omitempty"`
+
+	dir string
+}
+
+// CaddyModule returns the Caddy module information.
+func (DiskStorage) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.genesys_cloud.storage.disk",
+		New: func() caddy.Module { return new(DiskStorage) },
+	}
+}
+
+// Provision finds the directory.
+func (s *DiskStorage) Provision(caddy.Context) error {
+	dir := s.Dir
+	if dir == "" {
+		dir = filepath.Join(caddy.AppDataDir(), "genesys-sidecar")
+	}
+	dir, err := caddy.NewReplacer().ReplaceOrErr(dir, true, true)
+	if err != nil {
+		return fmt.Errorf("reading dir: %w", err)
+	}
+	if s.dir, err = filepath.Abs(dir); err != nil {
+		return fmt.Errorf("reading dir: %w", err)
+	}
+	// The same directory by another name must be one store.
+	if real, err := filepath.EvalSymlinks(s.dir); err == nil {
+		s.dir = real
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:
+//
+//	store disk [<dir>]
+func (s *DiskStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume store name
+	if d.NextArg() {
+		s.Dir = d.Val()
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	if d.NextBlock(0) {
+		return d.Errf("store disk has no option %q; it takes a directory, as in: store disk /var/lib/genesys-sidecar", d.Val())
+	}
+	return nil
+}
+
+// Identity implements Storage.
+func (s *DiskStorage) Identity() string { return "disk:" + s.dir }
+
+// Open implements Storage.
+func (s *DiskStorage) Open(log *slog.Logger) (idempotency.Store, error) {
+	return disk.Open(s.dir, disk.Options{Logger: log})
+}
+
+// MemoryStorage keeps answers in memory. Nothing survives the process: after a
+// restart, a repeat of a call that ran before runs it again.
+type MemoryStorage struct {
+	// About how many bytes are held at most. When they are full, the oldest
+	// answers go, but not the knowledge that their calls ran; when that alone
+	// fills them, new calls are refused. Default: 268435456 (256 MiB).
+	MaxSize int64 `json:"max_size,omitempty"`
+}
+
+const defaultMemorySize = 256 << 20
+
+// CaddyModule returns the Caddy module information.
+func (MemoryStorage) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.genesys_cloud.storage.memory",
+		New: func() caddy.Module { return new(MemoryStorage) },
+	}
+}
+
+// Provision applies the default.
+func (s *MemoryStorage) Provision(caddy.Context) error {
+	if s.MaxSize == 0 {
+		s.MaxSize = defaultMemorySize
+	}
+	return nil
+}
+
+// Validate checks the size.
+func (s *MemoryStorage) Validate() error {
+	if s.MaxSize < 1<<20 {
+		return fmt.Errorf("max_size of store memory is %s; it must be 1MiB or more", humanize.IBytes(uint64(max(s.MaxSize, 0))))
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:
+//
+//	store memory {
+//	    max_size <size>
+//	}
+func (s *MemoryStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume store name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		switch d.Val() {
+		case "max_size":
+			if err := parseSize(d, &s.MaxSize); err != nil {
+				return err
+			}
+		default:
+			return d.Errf("store memory has no option %q; it has max_size", d.Val())
+		}
+	}
+	return nil
+}
+
+// Identity implements Storage.
+func (*MemoryStorage) Identity() string { return "memory" }
+
+// Open implements Storage.
+func (s *MemoryStorage) Open(*slog.Logger) (idempotency.Store, error) {
+	return memory.New(memory.Options{MaxSize: s.MaxSize}), nil
+}
+
+func (s *MemoryStorage) reconfigure(store idempotency.Store) {
+	if m, ok := store.(*memory.Store); ok {
+		m.SetMaxSize(s.MaxSize)
+	}
+}
+
+// Interface guards
+var (
+	_ Storage               = (*DiskStorage)(nil)
+	_ caddy.Provisioner     = (*DiskStorage)(nil)
+	_ caddyfile.Unmarshaler = (*DiskStorage)(nil)
+	_ Storage               = (*MemoryStorage)(nil)
+	_ reconfigurer          = (*MemoryStorage)(nil)
+	_ caddy.Provisioner     = (*MemoryStorage)(nil)
+	_ caddy.Validator       = (*MemoryStorage)(nil)
+	_ caddyfile.Unmarshaler = (*MemoryStorage)(nil)
+)

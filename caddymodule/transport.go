@@ -1,0 +1,296 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"genesys-sidecar/caddymodule/genesys"
+)
+
+func init() {
+	caddy.RegisterModule(Transport{})
+	caddy.RegisterModule(Upstreams{})
+}
+
+// Transport is Caddy's HTTP transport with the organisation's access token on
+// every request, in place of whatever Authorization the request came with. It
+// has all options of the transport `http`.
+//
+// A token that the platform rejects is replaced; a request without a body is
+// then sent once more.
+type Transport struct {
+	*reverseproxy.HTTPTransport
+
+	app *App
+}
+
+// maxIdleConns is how many idle connections to the upstream are kept, where
+// the configuration does not say.
+const maxIdleConns = 256
+
+// CaddyModule returns the Caddy module information.
+func (Transport) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.reverse_proxy.transport.genesys",
+		New: func() caddy.Module { return &Transport{HTTPTransport: new(reverseproxy.HTTPTransport)} },
+	}
+}
+
+// MarshalJSON encodes the options of the HTTP transport.
+func (t *Transport) MarshalJSON() ([]byte, error) { return json.Marshal(t.HTTPTransport) }
+
+// UnmarshalJSON decodes the options of the HTTP transport.
+func (t *Transport) UnmarshalJSON(b []byte) error {
+	if t.HTTPTransport == nil {
+		t.HTTPTransport = new(reverseproxy.HTTPTransport)
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return err
+	}
+	delete(fields, "protocol") // the module's own name
+	b, err := json.Marshal(fields)
+	if err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields() // Caddy's own strictness does not reach in here
+	return dec.Decode(t.HTTPTransport)
+}
+
+// Provision sets up the transport.
+func (t *Transport) Provision(ctx caddy.Context) error {
+	app, err := ctx.App("genesys")
+	if err != nil {
+		return err
+	}
+	t.app = app.(*App)
+	if t.KeepAlive == nil {
+		t.KeepAlive = &reverseproxy.KeepAlive{MaxIdleConnsPerHost: maxIdleConns}
+	}
+	return t.HTTPTransport.Provision(ctx)
+}
+
+// UnmarshalCaddyfile sets up the transport from Caddyfile tokens. Syntax:
+//
+//	transport genesys {
+//	    # any option of transport http
+//	}
+func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if t.HTTPTransport == nil {
+		t.HTTPTransport = new(reverseproxy.HTTPTransport)
+	}
+	return t.HTTPTransport.UnmarshalCaddyfile(d)
+}
+
+// RequestHeaderOps keeps reverse_proxy from setting Host; RoundTrip does.
+func (t *Transport) RequestHeaderOps() *headers.HeaderOps {
+	if t.app == nil {
+		return t.HTTPTransport.RequestHeaderOps()
+	}
+	return nil
+}
+
+// RoundTrip sends req with a token. It may change req, which is no other than
+// the copy that reverse_proxy or the handler made for it.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if tok, ok := genesys.TokenFrom(req.Context()); ok {
+		// A data action: its token was had before its claim, and what becomes
+		// of the answer is judged elsewhere.
+		authorize(req, tok)
+		return t.HTTPTransport.RoundTrip(withCaddy(req))
+	}
+	return t.proxy(req)
+}
+
+// proxy sends a request that is no data action.
+func (t *Transport) proxy(req *http.Request) (*http.Response, error) {
+	t.address(req)
+	for again := false; ; again = true {
+		tok, err := t.app.org.tokens.Token(req.Context())
+		if err != nil {
+			return tokenAnswer(req, err)
+		}
+		authorize(req, tok)
+		resp, err := t.HTTPTransport.RoundTrip(req)
+		if err != nil {
+			return nil, err
+		}
+		rejected, err := t.learn(resp, tok)
+		if err != nil {
+			return nil, err
+		}
+		if !rejected || again || req.Body != nil && req.Body != http.NoBody {
+			return resp, nil
+		}
+		_ = resp.Body.Close()
+	}
+}
+
+// address makes req one to the organisation's API, unless the proxy was
+// configured with another upstream.
+func (t *Transport) address(req *http.Request) {
+	api := t.app.api
+	if req.URL.Host != dialAddress(api) && req.URL.Host != api.Host {
+		if t.TLS != nil {
+			req.Host = req.URL.Host
+		}
+		return
+	}
+	to := t.app.upstreamURL(req.URL)
+	to.User = req.URL.User
+	req.URL = to
+	req.Host = api.Host
+}
+
+// learn takes from an answer what it says about the token and about the whole
+// organisation, and tells whether the token was rejected.
+func (t *Transport) learn(resp *http.Response, tok genesys.Token) (rejected bool, err error) {
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests:
+		if d, ok := genesys.ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now()); ok {
+			t.app.org.pause.Until(time.Now().Add(d))
+		}
+	case http.StatusUnauthorized:
+		body, ok, err := peekErrorBody(resp)
+		if err != nil {
+			return false, err
+		}
+		if ok && genesys.PlatformAuthCode(body.Code) {
+			t.app.org.tokens.Invalidate(tok)
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// maxErrorBody is how much of an error's body is looked at, in bytes.
+const maxErrorBody = 64 << 10
+
+// peekErrorBody reads the platform's ErrorBody of resp and puts it back.
+func peekErrorBody(resp *http.Response) (genesys.ErrorBody, bool, error) {
+	head, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	if err != nil {
+		_ = resp.Body.Close()
+		return genesys.ErrorBody{}, false, fmt.Errorf("reading answer: %w", err)
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(head), resp.Body), resp.Body}
+	body, ok := genesys.ParseErrorBody(resp.Header.Get("Content-Type"), head)
+	return body, ok, nil
+}
+
+// tokenAnswer answers req in the upstream's place where there is no token.
+func tokenAnswer(req *http.Request, err error) (*http.Response, error) {
+	p := problemOf(err)
+	if p == nil {
+		return nil, err
+	}
+	var none [32]byte
+	answer := p.answer(none)
+	return &http.Response{
+		StatusCode:    answer.Status,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		Header:        answer.Header,
+		Body:          io.NopCloser(bytes.NewReader(answer.Body)),
+		ContentLength: int64(len(answer.Body)),
+		Request:       req,
+	}, nil
+}
+
+func authorize(req *http.Request, tok genesys.Token) {
+	req.Header.Set("Authorization", "Bearer "+tok.Value)
+}
+
+// withCaddy gives req the context values that Caddy's transport looks for,
+// which a call that outlives its caller does not have.
+func withCaddy(req *http.Request) *http.Request {
+	ctx := req.Context()
+	if ctx.Value(caddy.ReplacerCtxKey) != nil {
+		return req
+	}
+	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer())
+	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, make(map[string]any))
+	return req.WithContext(ctx)
+}
+
+// Upstreams is the organisation's API as the upstream of a reverse_proxy.
+type Upstreams struct {
+	upstreams []*reverseproxy.Upstream
+}
+
+// CaddyModule returns the Caddy module information.
+func (Upstreams) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.reverse_proxy.upstreams.genesys",
+		New: func() caddy.Module { return new(Upstreams) },
+	}
+}
+
+// Provision finds the API.
+func (u *Upstreams) Provision(ctx caddy.Context) error {
+	app, err := ctx.App("genesys")
+	if err != nil {
+		return err
+	}
+	u.upstreams = []*reverseproxy.Upstream{{Dial: dialAddress(app.(*App).api)}}
+	return nil
+}
+
+// UnmarshalCaddyfile sets up the upstreams from Caddyfile tokens. Syntax:
+//
+//	dynamic genesys
+func (*Upstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume source name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	if d.NextBlock(0) {
+		return d.Err("dynamic genesys has no options")
+	}
+	return nil
+}
+
+// GetUpstreams implements reverseproxy.UpstreamSource.
+func (u *Upstreams) GetUpstreams(*http.Request) ([]*reverseproxy.Upstream, error) {
+	return u.upstreams, nil
+}
+
+// dialAddress returns the address of u with its port.
+func dialAddress(u *url.URL) string {
+	if u.Port() != "" {
+		return u.Host
+	}
+	if u.Scheme == "https" {
+		return u.Host + ":443"
+	}
+	return u.Host + ":80"
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Transport)(nil)
+	_ caddy.CleanerUpper          = (*Transport)(nil)
+	_ http.RoundTripper           = (*Transport)(nil)
+	_ caddyfile.Unmarshaler       = (*Transport)(nil)
+	_ reverseproxy.TLSTransport   = (*Transport)(nil)
+	_ caddy.Provisioner           = (*Upstreams)(nil)
+	_ caddyfile.Unmarshaler       = (*Upstreams)(nil)
+	_ reverseproxy.UpstreamSource = (*Upstreams)(nil)
+)
