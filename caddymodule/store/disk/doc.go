@@ -1,0 +1,31 @@
+// Package disk keeps records in a directory, in a Pebble database. What it has
+// acknowledged survives kill -9 and, as far as the disk keeps its word, loss of
+// power. One process uses a directory at a time.
+//
+// # Layout
+//
+// The directory holds LOCK, which tells that somebody uses it, and records/,
+// the database. Everything is readable by its owner alone. A new database is
+// made as records.new and then renamed, so that records/ is either whole or
+// damaged, never half made.
+//
+// # Damage
+//
+// A database that has lost something is refused, never mended, and never taken
+// for an empty one: an empty store lets every call run once more. Pebble itself
+// detects missing and truncated tables when it opens, and flipped bits within
+// them when they are read. It takes a manifest that ends early, or a log that
+// is not there, for the whole truth, so this package keeps a seal about them
+// (see seal.go). The tail of the last log may be torn, as a crash leaves it;
+// but not before a byte that the log itself says was synced (see tail.go).
+// Since a clean Close moves everything into tables, only the log of a process
+// that crashed has a tail that matters.
+//
+// # Failing disks
+//
+// Once a write to the disk has failed, the store has failed: nothing is written
+// any more, every method returns an error that wraps ErrFailed, and what is on
+// the disk stays as a crash at that moment would have left it. Opening the
+// directory again is the only way on. See guard.go for how Pebble, which would
+// end the process instead, is brought to that.
+package disk

@@ -1,0 +1,258 @@
+package disk
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Permissions of what is in the directory, and of the directory.
+const (
+	filePerm fs.FileMode = 0o600
+	dirPerm  fs.FileMode = 0o700
+)
+
+// guard remembers the first failed write of a store.
+//
+// Pebble does not survive a failed write: it calls Logger.Fatalf, and where
+// that returns it reports success to some callers, panics in others with the
+// commit lock held, and leaves the rest waiting forever. So Pebble is never
+// told. The first failure freezes the file system: from then on every change
+// is dropped and reported as done, Pebble goes on without harm to anything,
+// and the store asks the guard before it believes a word of it.
+type guard struct {
+	once   sync.Once
+	err    error         // set before failed is closed
+	failed chan struct{} // closed by the first failure
+}
+
+func newGuard() *guard { return &guard{failed: make(chan struct{})} }
+
+// fail freezes the file system because of err, unless it is frozen already.
+func (g *guard) fail(err error) {
+	g.once.Do(func() {
+		g.err = err
+		close(g.failed)
+	})
+}
+
+// failure returns what froze the file system, or nil.
+func (g *guard) failure() error {
+	select {
+	case <-g.failed:
+		return g.err
+	default:
+		return nil
+	}
+}
+
+// try makes a change of the file system, unless it is frozen. It returns nil
+// whatever comes of it: that is what Pebble is to hear.
+func (g *guard) try(change func() error) error {
+	if g.failure() != nil {
+		return nil
+	}
+	if err := change(); err != nil {
+		g.fail(err)
+	}
+	return nil
+}
+
+// guardedFS is the file system that Pebble sees: files are their owner's alone,
+// the seal learns of manifests and logs, and writing never fails.
+type guardedFS struct {
+	vfs.FS
+	guard *guard
+	seal  *seal
+}
+
+var _ vfs.FS = (*guardedFS)(nil)
+
+// open makes a file for writing. Pebble leaves permissions to the umask.
+func (f *guardedFS) open(name string, open func() (vfs.File, error)) (vfs.File, error) {
+	var file vfs.File
+	f.guard.try(func() error {
+		opened, err := open()
+		if err != nil {
+			return err
+		}
+		if err := chmod(name, filePerm); err != nil {
+			return errors.Join(err, opened.Close())
+		}
+		if err := f.seal.created(name); err != nil {
+			return errors.Join(err, opened.Close())
+		}
+		file = opened
+		return nil
+	})
+	if file == nil {
+		file = sink{name: name}
+	}
+	return &guardedFile{File: file, guard: f.guard, seal: f.seal, name: name}, nil
+}
+
+func (f *guardedFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return f.open(name, func() (vfs.File, error) { return f.FS.Create(name, c) })
+}
+
+func (f *guardedFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	return f.open(name, func() (vfs.File, error) { return f.FS.OpenReadWrite(name, c, opts...) })
+}
+
+func (f *guardedFS) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return f.open(to, func() (vfs.File, error) {
+		if err := f.seal.removing(from); err != nil {
+			return nil, err
+		}
+		return f.FS.ReuseForWrite(from, to, c)
+	})
+}
+
+func (f *guardedFS) OpenDir(name string) (vfs.File, error) {
+	dir, err := f.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return &guardedFile{File: dir, guard: f.guard, seal: f.seal, name: name}, nil
+}
+
+func (f *guardedFS) Link(from, to string) error {
+	return f.guard.try(func() error { return f.FS.Link(from, to) })
+}
+
+func (f *guardedFS) Rename(from, to string) error {
+	return f.guard.try(func() error { return f.FS.Rename(from, to) })
+}
+
+func (f *guardedFS) MkdirAll(dir string, _ os.FileMode) error {
+	return f.guard.try(func() error { return f.FS.MkdirAll(dir, dirPerm) })
+}
+
+// Remove may fail: Pebble expects that of files that are gone already, and a
+// file too many does no harm.
+func (f *guardedFS) Remove(name string) error {
+	if f.guard.failure() != nil {
+		return nil
+	}
+	f.guard.try(func() error { return f.seal.removing(name) })
+	if f.guard.failure() != nil {
+		return nil
+	}
+	return f.FS.Remove(name)
+}
+
+func (f *guardedFS) RemoveAll(name string) error {
+	if f.guard.failure() != nil {
+		return nil
+	}
+	return f.FS.RemoveAll(name)
+}
+
+func (f *guardedFS) Lock(name string) (io.Closer, error) {
+	lock, err := f.FS.Lock(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := chmod(name, filePerm); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
+}
+
+func (f *guardedFS) Unwrap() vfs.FS { return f.FS }
+
+// guardedFile is a file of a guardedFS.
+type guardedFile struct {
+	vfs.File
+	guard *guard
+	seal  *seal
+	name  string
+}
+
+func (f *guardedFile) Write(p []byte) (int, error) {
+	f.guard.try(func() error {
+		f.seal.writing(f.name, p)
+		_, err := f.File.Write(p)
+		return err
+	})
+	return len(p), nil
+}
+
+func (f *guardedFile) WriteAt(p []byte, off int64) (int, error) {
+	f.guard.try(func() error {
+		_, err := f.File.WriteAt(p, off)
+		return err
+	})
+	return len(p), nil
+}
+
+func (f *guardedFile) Sync() error { return f.sync(f.File.Sync) }
+
+func (f *guardedFile) SyncData() error { return f.sync(f.File.SyncData) }
+
+func (f *guardedFile) sync(sync func() error) error {
+	return f.guard.try(func() error {
+		if err := sync(); err != nil {
+			return err
+		}
+		return f.seal.synced(f.name)
+	})
+}
+
+func (f *guardedFile) SyncTo(length int64) (full bool, err error) {
+	f.guard.try(func() error {
+		full, err = f.File.SyncTo(length)
+		return err
+	})
+	return full, nil
+}
+
+// Preallocate is no more than a hint: a disk that is full will say so again
+// when it is written to.
+func (f *guardedFile) Preallocate(offset, length int64) error {
+	if f.guard.failure() == nil {
+		_ = f.File.Preallocate(offset, length)
+	}
+	return nil
+}
+
+func (f *guardedFile) Close() error {
+	if err := f.File.Close(); err != nil {
+		f.guard.fail(err)
+	}
+	return nil
+}
+
+// sink stands for a file that was to be made when the file system was frozen.
+type sink struct{ name string }
+
+var _ vfs.File = sink{}
+
+func (sink) Close() error                           { return nil }
+func (sink) Read([]byte) (int, error)               { return 0, io.EOF }
+func (sink) ReadAt([]byte, int64) (int, error)      { return 0, io.EOF }
+func (sink) Write(p []byte) (int, error)            { return len(p), nil }
+func (sink) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+func (sink) Preallocate(int64, int64) error         { return nil }
+func (s sink) Stat() (vfs.FileInfo, error)          { return sinkInfo(s), nil }
+func (sink) Sync() error                            { return nil }
+func (sink) SyncTo(int64) (bool, error)             { return false, nil }
+func (sink) SyncData() error                        { return nil }
+func (sink) Prefetch(int64, int64) error            { return nil }
+func (sink) Fd() uintptr                            { return vfs.InvalidFd }
+
+type sinkInfo sink
+
+func (i sinkInfo) Name() string         { return filepath.Base(i.name) }
+func (sinkInfo) Size() int64            { return 0 }
+func (sinkInfo) Mode() fs.FileMode      { return filePerm }
+func (sinkInfo) ModTime() time.Time     { return time.Time{} }
+func (sinkInfo) IsDir() bool            { return false }
+func (sinkInfo) Sys() any               { return nil }
+func (sinkInfo) DeviceID() vfs.DeviceID { return vfs.DeviceID{} }

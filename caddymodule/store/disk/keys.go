@@ -1,0 +1,74 @@
+package disk
+
+import (
+	"encoding/binary"
+	"math"
+	"time"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+// The first byte of a key is its keyspace.
+const (
+	keyspaceMeta      = 'm' // name -> value
+	keyspaceRecord    = 'r' // ID -> record
+	keyspaceUnsettled = 'u' // adoption ID, ID -> nothing
+	keyspaceExpiry    = 'x' // expiry, ID -> nothing
+)
+
+// formatKey is where the version of this package's layout is kept, a uvarint.
+var formatKey = []byte{keyspaceMeta, 'f', 'o', 'r', 'm', 'a', 't'}
+
+// format is the version of the keyspaces above and what is in them. The
+// records themselves carry a version of their own.
+const format = 1
+
+func recordKey(id idempotency.ID) []byte {
+	return append([]byte{keyspaceRecord}, id[:]...)
+}
+
+// expiryKey sorts by time of expiry.
+func expiryKey(expires time.Time, id idempotency.ID) []byte {
+	return append(expiryPrefix(expires), id[:]...)
+}
+
+// expiryPrefix is where the records start that expire at t. Times that no int64
+// of nanoseconds holds sort first or last; that is where they belong.
+func expiryPrefix(t time.Time) []byte {
+	n := t.UnixNano()
+	switch {
+	case t.Before(time.Unix(0, math.MinInt64)):
+		n = math.MinInt64
+	case t.After(time.Unix(0, math.MaxInt64)):
+		n = math.MaxInt64
+	}
+	return binary.BigEndian.AppendUint64([]byte{keyspaceExpiry}, uint64(n)^1<<63) // negative ones first
+}
+
+func unsettledKey(adoption idempotency.AdoptionID, id idempotency.ID) []byte {
+	return append(unsettledPrefix(adoption), id[:]...)
+}
+
+func unsettledPrefix(adoption idempotency.AdoptionID) []byte {
+	return append([]byte{keyspaceUnsettled}, adoption[:]...)
+}
+
+// keyID returns the ID that a key ends with.
+func keyID(key []byte) (id idempotency.ID, ok bool) {
+	if len(key) < len(id) {
+		return id, false
+	}
+	return idempotency.ID(key[len(key)-len(id):]), true
+}
+
+// after returns the smallest key that is greater than every key with prefix,
+// which must not be all 0xff; keyspaces make sure of that.
+func after(prefix []byte) []byte {
+	end := append([]byte(nil), prefix...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,307 @@
+package disk
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// DefaultSweepInterval is how often expired records are removed. They count as
+// absent before, so this bounds only how much room they take.
+const DefaultSweepInterval = time.Minute
+
+// Names within the directory.
+const (
+	lockName  = "LOCK"
+	dbName    = "records"
+	newDBName = "records.new"
+)
+
+// Options are the options of a Store. The zero value is ready for use.
+type Options struct {
+	// Logger is told what Pebble and the sweep do and what goes wrong in the
+	// background, at debug and error level. nil: nobody is.
+	Logger *slog.Logger
+
+	// Now tells the time that records expire by. It must be safe for
+	// concurrent use. nil: time.Now.
+	Now func() time.Time
+
+	// SweepInterval is how often expired records are removed. 0:
+	// DefaultSweepInterval. Negative: never, for tests.
+	SweepInterval time.Duration
+}
+
+var (
+	// ErrDamaged is what errors wrap that are due to a database that has lost
+	// or changed something.
+	ErrDamaged = errors.New("the database is damaged")
+
+	// ErrLocked is what Open's errors wrap where the directory is in use.
+	ErrLocked = errors.New("locked")
+
+	// ErrFailed is what errors wrap once a write has failed. The store must be
+	// closed and opened again.
+	ErrFailed = errors.New("the store has failed and takes nothing more until it is opened again")
+
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("the store is closed")
+)
+
+// Open opens the store in dir, and makes it where dir is empty or does not
+// exist. It refuses a directory that is in use, holds something else, or holds
+// a damaged database.
+func Open(dir string, opts Options) (*Store, error) {
+	return open(dir, opts, vfs.Default)
+}
+
+// open is Open on a file system that tests choose.
+func open(dir string, opts Options, fsys vfs.FS) (*Store, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.SweepInterval == 0 {
+		opts.SweepInterval = DefaultSweepInterval
+	}
+	s, err := openStore(dir, opts, fsys)
+	if errors.Is(err, ErrDamaged) {
+		return nil, fmt.Errorf("opening store %s: %w; restore it from a copy, or move the directory away "+
+			"to start with an empty store, which forgets every answer", dir, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func openStore(dir string, opts Options, fsys vfs.FS) (_ *Store, err error) {
+	dir, err = prepareDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(dir, fsys)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+
+	db := filepath.Join(dir, dbName)
+	if _, err := os.Stat(db); errors.Is(err, fs.ErrNotExist) {
+		if err := create(dir, opts.Logger, fsys); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, err
+	}
+
+	s := &Store{guard: newGuard(), lock: lock, now: opts.Now, logger: opts.Logger, stop: make(chan struct{})}
+	seal := newSeal(fsys, db)
+	if err := seal.verify(); err != nil {
+		return nil, err
+	}
+	if err := checkTail(fsys, db); err != nil {
+		return nil, err
+	}
+	s.db, err = openDB(db, &guardedFS{FS: fsys, guard: s.guard, seal: seal}, opts.Logger, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkFormat(); err != nil {
+		return nil, errors.Join(err, s.db.Close())
+	}
+	s.background.Go(func() { s.run(opts.SweepInterval) })
+	return s, nil
+}
+
+// prepareDir makes dir where it does not exist, and returns its real path, so
+// that one directory has one lock whatever it is called. It refuses a directory
+// with anything in it that is not ours.
+func prepareDir(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, dirPerm); err != nil {
+		return "", err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	ours := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == dbName && e.IsDir() })
+	for _, e := range entries {
+		switch e.Name() {
+		case lockName, newDBName, "lost+found": // the latter comes with a file system of its own
+		default:
+			if !ours {
+				return "", fmt.Errorf("the directory holds %q and no store; name one that is empty or does not exist", e.Name())
+			}
+		}
+	}
+	// A volume may be someone else's to change. What is within is not.
+	_ = chmod(dir, dirPerm)
+	return dir, nil
+}
+
+// lockDir takes the lock of dir.
+func lockDir(dir string, fsys vfs.FS) (io.Closer, error) {
+	name := filepath.Join(dir, lockName)
+	lock, err := fsys.Lock(name)
+	var (
+		pathError *fs.PathError
+		errno     syscall.Errno
+	)
+	switch {
+	case err == nil:
+		return lock, chmod(name, filePerm)
+	case errors.As(err, &pathError):
+		return nil, err
+	case !errors.As(err, &errno):
+		return nil, fmt.Errorf("%w by this process: it is open already", ErrLocked)
+	case errno == syscall.EAGAIN || errno == syscall.EACCES:
+		return nil, fmt.Errorf("%w by another process; if that is this sidecar already running, use 'caddy reload' "+
+			"to change its configuration, and stop it before 'caddy run' or 'caddy validate'", ErrLocked)
+	default:
+		return nil, fmt.Errorf("locking %s: %w", name, err)
+	}
+}
+
+// create makes an empty database in dir.
+func create(dir string, logger *slog.Logger, fsys vfs.FS) error {
+	part := filepath.Join(dir, newDBName)
+	if err := os.RemoveAll(part); err != nil {
+		return err
+	}
+	if err := os.Mkdir(part, dirPerm); err != nil {
+		return err
+	}
+	guard := newGuard()
+	db, err := openDB(part, &guardedFS{FS: fsys, guard: guard, seal: newSeal(fsys, part)}, logger, false)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(
+		db.Set(formatKey, binary.AppendUvarint(nil, format), pebble.Sync),
+		db.Flush(),
+		db.Close(),
+		guard.failure(),
+	)
+	if err != nil {
+		return err
+	}
+	if err := fsys.Rename(part, filepath.Join(dir, dbName)); err != nil {
+		return err
+	}
+	return errors.Join(syncDir(fsys, dir), syncDir(fsys, filepath.Dir(dir)))
+}
+
+// openDB opens the database in dir. Unless exists is true, it makes it.
+func openDB(dir string, fsys *guardedFS, logger *slog.Logger, exists bool) (db *pebble.DB, err error) {
+	// Pebble panics on some of the damage it meets.
+	defer func() {
+		if r := recover(); r != nil {
+			db, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
+		}
+	}()
+	db, err = pebble.Open(dir, databaseOptions(fsys, logger, exists))
+	if failure := fsys.guard.failure(); failure != nil {
+		if db != nil {
+			_ = db.Close() // closes files that are frozen
+		}
+		err = failure
+	}
+	switch {
+	case err == nil:
+		return db, nil
+	case exists:
+		return nil, damage(err)
+	default:
+		return nil, err
+	}
+}
+
+// damage returns err, which Pebble returned when it opened an existing
+// database: as it is where the operating system gave a reason, else as damage,
+// for nothing else keeps a database that was whole from opening.
+func damage(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) && errno != syscall.ENOENT {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
+// databaseOptions returns options for a process that is small and shares its
+// machine: about 30 MiB at most, where Pebble would take what a database server
+// may.
+func databaseOptions(fsys *guardedFS, logger *slog.Logger, exists bool) *pebble.Options {
+	opts := &pebble.Options{
+		FS:                          fsys,
+		Logger:                      pebbleLogger{logger, fsys.guard},
+		EventListener:               eventListener(logger),
+		ErrorIfNotExists:            exists,
+		FormatMajorVersion:          pebble.FormatNewest, // at least FormatWALSyncChunks: see tail.go
+		MemTableSize:                4 << 20,
+		MemTableStopWritesThreshold: 4,
+		CacheSize:                   8 << 20,
+		MaxOpenFiles:                256,
+		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 2 },
+	}
+	for i := range opts.Levels {
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most IDs that are claimed are new
+	}
+	return opts
+}
+
+// checkFormat checks that the database is of a layout that we know.
+func (s *Store) checkFormat() error {
+	value, err := s.get(formatKey)
+	if err != nil {
+		return err
+	}
+	v, n := binary.Uvarint(value)
+	switch {
+	case n <= 0:
+		return fmt.Errorf("%w: it does not tell its format", ErrDamaged)
+	case v > format:
+		return fmt.Errorf("it was written by a newer version (its format is %d, the newest known is %d)", v, format)
+	}
+	return nil
+}
+
+// chmod gives name the permissions perm, unless it has none beyond them.
+func chmod(name string, perm fs.FileMode) error {
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // on a file system that tests chose
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm()&^perm == 0 {
+		return nil
+	}
+	return os.Chmod(name, perm)
+}

@@ -1,0 +1,115 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// sweepBatch is how many entries of the expiry index are read at a time.
+const sweepBatch = 256
+
+// run removes expired records every interval until Close or a failure. After a
+// failure it closes the database, whose background work has become pointless.
+func (s *Store) run(interval time.Duration) {
+	var tick <-chan time.Time
+	if interval > 0 {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.guard.failed:
+			s.logger.Error("store failed", "error", s.guard.failure())
+			s.use.Lock()
+			defer s.use.Unlock()
+			_ = s.closeDBLocked() // every method tells the error that matters
+			return
+		case <-tick:
+			n, err := s.sweep()
+			if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrFailed) {
+				s.logger.Error("sweeping store", "error", err)
+			}
+			s.logger.Debug("swept store", "removed", n)
+		}
+	}
+}
+
+// sweep removes what has expired by now and tells how many records that were.
+// It goes through the expiry index, and holds no more than one record's lock at
+// a time. What it cannot read it leaves where it is.
+func (s *Store) sweep() (removed int, err error) {
+	var unreadable error // the first of them
+	start, end := []byte{keyspaceExpiry}, after(expiryPrefix(s.now()))
+	for {
+		keys, err := s.expired(start, end)
+		if err != nil {
+			return removed, err
+		}
+		for _, key := range keys {
+			select {
+			case <-s.stop:
+				return removed, nil
+			default:
+			}
+			gone, err := s.removeExpired(key)
+			if gone {
+				removed++
+			}
+			if err != nil && unreadable == nil {
+				unreadable = err
+			}
+		}
+		if len(keys) < sweepBatch {
+			return removed, unreadable
+		}
+		start = append(keys[len(keys)-1], 0)
+	}
+}
+
+// expired returns the first keys of the expiry index from start to end.
+func (s *Store) expired(start, end []byte) (keys [][]byte, err error) {
+	if err := s.begin(context.Background()); err != nil {
+		return nil, err
+	}
+	defer s.end()
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	for ok := it.First(); ok && len(keys) < sweepBatch; ok = it.Next() {
+		keys = append(keys, append([]byte(nil), it.Key()...))
+	}
+	return keys, s.readError(it.Close())
+}
+
+// removeExpired removes the record that key, of the expiry index, leads to, if
+// that has expired, and tells whether it did. A crash may bring back what it
+// removed; it will have expired then as well.
+func (s *Store) removeExpired(key []byte) (gone bool, err error) {
+	id, ok := keyID(key)
+	if !ok {
+		return false, fmt.Errorf("%w: it has a key %x", ErrDamaged, key)
+	}
+	err = s.change(context.Background(), id, pebble.NoSync, func(b *pebble.Batch) error {
+		rec, err := s.stored(id)
+		if err != nil {
+			return err
+		}
+		if rec == nil || string(expiryKey(rec.Expires, id)) != string(key) {
+			return b.Delete(key, nil) // leads nowhere; must not be met forever
+		}
+		if !rec.Expired(s.now()) {
+			return nil
+		}
+		gone = true
+		return remove(b, rec)
+	})
+	return gone && err == nil, err
+}
