@@ -75,6 +75,7 @@ func parseGenesysCloud(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, err
 		return nil, err
 	}
 
+	h.Next() // extracting the matcher went back to the start
 	d := h.NewFromNextSegment()
 	d.Next() // consume directive name
 	if d.NextArg() {
@@ -327,18 +328,14 @@ func (h *Handler) parseTransport(d *caddyfile.Dispenser) error {
 	if h.TransportRaw != nil {
 		return d.Err("transport: it is already given")
 	}
-	segment := d.NewFromNextSegment()
-	segment.Next() // consume "transport"
-	if !segment.NextArg() {
+	if !d.NextArg() {
 		return d.ArgErr()
 	}
-	if name := segment.Val(); name != "http" && name != "genesys" {
+	if name := d.Val(); name != "http" && name != "genesys" {
 		return d.Errf("transport: %q cannot add a token; it must be http, whose options all apply", name)
 	}
-	segment.Reset()
-	segment.Next()
 	t := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport)}
-	if err := t.UnmarshalCaddyfile(segment.NewFromNextSegment()); err != nil {
+	if err := t.UnmarshalCaddyfile(d.NewFromNextSegment()); err != nil {
 		return err
 	}
 	h.TransportRaw = caddyconfig.JSONModuleObject(t, "protocol", "genesys", nil)

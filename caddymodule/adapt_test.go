@@ -1,0 +1,119 @@
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+var update = flag.Bool("update", false, "write the goldens anew")
+
+// separator stands between the Caddyfile and what it adapts to, as in Caddy's
+// own goldens.
+const separator = "\n----------\n"
+
+func TestCaddyfilesAdapt(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.caddyfiletest")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no goldens: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".caddyfiletest"), func(t *testing.T) {
+			golden, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			input, want, _ := strings.Cut(string(golden), separator)
+			got := adapt(t, input)
+			if *update {
+				if err := os.WriteFile(file, []byte(input+separator+got), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != want {
+				t.Errorf("it adapts to:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestTheShippedCaddyfileAdaptsAndIsFormatted(t *testing.T) {
+	text, err := os.ReadFile("../Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range warnings {
+		t.Errorf("warning: %s", w)
+	}
+}
+
+// TestMistakesAreExplained checks that a mistake's message names its line and
+// what to do.
+func TestMistakesAreExplained(t *testing.T) {
+	global := func(lines string) string { return "{\n\tgenesys {\n\t\t" + lines + "\n\t}\n}\n" }
+	block := func(lines string) string { return ":80 {\n\tgenesys_cloud {\n\t\t" + lines + "\n\t}\n}\n" }
+	for input, want := range map[string]string{
+		global("regoin eu-west-1"):                     "unknown option \"regoin\"",
+		global("region eu-west-9"):                     "eu-west-1",
+		global("region"):                               "an argument is missing",
+		global("api_url ftp://x"):                      "api_url",
+		global("cache lots"):                           `"lots" is no size`,
+		global("store redsi"):                          "there is no \"redsi\"; it is one of disk, memory",
+		global("store disk /a /b"):                     "argument",
+		global("store memory {\n max 3\n}"):            "it has max_size",
+		global("region a.example\n\t\tregion b.example"): "given twice",
+		block("lb_retry_match method POST"):            "lb_retry_match cannot be used",
+		block("to 127.0.0.1:1"):                        "region or api_url",
+		block("rewrite /x"):                            "past the check",
+		block("key hash"):                              "header <name>..., json <pointer>",
+		block("key hash soon"):                         "no positive duration",
+		block("key require\n\t\tkey header X"):         "put one of them last",
+		block("key json order"):                        "must start with a slash",
+		block("wait never"):                            "nor off",
+		block("attempts 0"):                            "number from 1",
+		block("backoff 10s 1s"):                        "must not be shorter",
+		block("retention forever"):                     "no positive duration",
+		block("upstream_key yes"):                      "auto, honored, ignored",
+		block("actions GET"):                           "no path pattern",
+		block("actions /a/b*"):                         "whole segment",
+		block("transport fastcgi"):                     "must be http",
+		block("nonsense on"):                           "nonsense",
+		":80 {\n\tgenesys_cloud api.example.com\n}\n":  "region or api_url",
+	} {
+		_, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(input), map[string]any{"filename": "Caddyfile"})
+		switch {
+		case err == nil:
+			t.Errorf("no error for:\n%s", input)
+		case !strings.Contains(err.Error(), want):
+			t.Errorf("%q does not contain %q, for:\n%s", err, want, input)
+		case !strings.Contains(err.Error(), "Caddyfile:"):
+			t.Errorf("%q names no line", err)
+		}
+	}
+}
+
+func adapt(t *testing.T, input string) string {
+	t.Helper()
+	out, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(input), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, out, "", "\t"); err != nil {
+		t.Fatal(err)
+	}
+	return b.String() + "\n"
+}
