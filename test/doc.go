@@ -1,0 +1,4 @@
+// Package test holds the end-to-end tests: they build the program, run it as a
+// process of its own in front of a sandbox, and use it as its users do, through
+// the Caddyfile, HTTP, signals and nothing else.
+package test

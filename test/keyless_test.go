@@ -1,0 +1,170 @@
+package test
+
+import (
+	"strings"
+	"sync"
+	"testing"
+
+	"genesys-sidecar/caddymodule/sandbox"
+)
+
+var keyless = request{path: execute, body: `{"a":1}`}
+
+func TestAKeylessCallIsToldItsKey(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{})
+	first := s.send(t, keyless)
+	key := first.header.Get("Idempotency-Key")
+	if key == "" {
+		t.Fatal("no key was told")
+	}
+	again := keyless
+	again.header = []string{"Idempotency-Key", key}
+	if a := s.send(t, again); a.body != first.body || !a.replayed() {
+		t.Errorf("under its key: %+v", a)
+	}
+	p.wantEffects(t, 1)
+}
+
+func TestAnAnsweredCallDoesNotSwallowTheNext(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{})
+	for i := range 5 {
+		if a := s.send(t, keyless); a.status != 200 || a.replayed() {
+			t.Errorf("call %d: %+v", i, a)
+		}
+	}
+	p.wantEffects(t, 5)
+}
+
+func TestTwoWaitingCallersBothRun(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{Latency: 300_000_000})
+	s := newSidecar(t, p, options{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if a := s.send(t, keyless); a.status != 200 || a.replayed() {
+				t.Errorf("got %+v", a)
+			}
+		})
+	}
+	wg.Wait()
+	p.wantEffects(t, 2)
+}
+
+func TestACallWhoseCallerLeftIsAdoptedWhileItRuns(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{Latency: 300_000_000})
+	s := newSidecar(t, p, options{})
+	s.leave(t, keyless, func() bool { return p.Summary().Attempts == 1 })
+	a := s.send(t, keyless)
+	if a.status != 200 || !a.replayed() {
+		t.Errorf("got %+v", a)
+	}
+	// It is no orphan any more.
+	if a := s.send(t, keyless); a.replayed() {
+		t.Errorf("the next call got %+v", a)
+	}
+	p.wantEffects(t, 2)
+}
+
+func TestACallWhoseCallerLeftIsAdoptedAfterItHasEnded(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		p := newPlatform(t, sandbox.Config{Latency: 100_000_000})
+		s := newSidecar(t, p, options{})
+		s.leave(t, keyless, func() bool { return p.Summary().Attempts == 1 })
+		waitFor(t, func() bool { return strings.Contains(s.log(t), "call sent") })
+		if crash {
+			s.stop(t) // waits until the answer is recorded
+			s.start(t)
+		}
+		if a := s.send(t, keyless); a.status != 200 || !a.replayed() {
+			t.Errorf("crash %v: got %+v", crash, a)
+		}
+		p.wantEffects(t, 1)
+	}
+}
+
+func TestAClientThatSendsAgainOnEveryLostConnectionRunsOnce(t *testing.T) {
+	// As Genesys' Python SDK does: eleven times, without a key.
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{})
+	call := keyless
+	call.header = []string{"Sandbox-Fault", "execute-then-drop; times=1"}
+	var last answer
+	for range 11 {
+		last = s.send(t, call)
+	}
+	if last.status != 502 || !strings.Contains(last.body, `"outcome":"unknown"`) {
+		t.Errorf("got %+v", last)
+	}
+	p.wantEffects(t, 1)
+}
+
+func TestAnAdoptionWindowEnds(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{block: "key adopt 1ms"})
+	call := keyless
+	call.header = []string{"Sandbox-Fault", "500-after; times=1", "Sandbox-Call", "c"}
+	if a := s.send(t, call); a.status != 500 {
+		t.Fatalf("got %+v", a)
+	}
+	waitFor(t, func() bool { return s.send(t, call).status == 200 })
+}
+
+func TestOtherSourcesOfKeys(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{block: `key header X-Request-Id X-Order
+		key json /order/id
+		key require`})
+	same := [][2]request{
+		{{path: execute, body: `{"h":1}`, header: []string{"X-Request-Id", "r1"}}, {path: execute, body: `{"h":1}`, header: []string{"X-Request-Id", "r1"}}},
+		{{path: execute, body: `{"h":2}`, header: []string{"X-Order", "o1"}}, {path: execute, body: `{"h":2}`, header: []string{"X-Order", "o1"}}},
+		{{path: execute, body: `{"order":{"id":"17"}}`}, {path: execute, body: `{"order": {"id": "17"}}`}},
+		{{path: execute, body: `{"order":{"id":18}}`}, {path: execute, body: `{"order":{"id":18}}`}},
+	}
+	for _, pair := range same {
+		first, again := s.send(t, pair[0]), s.send(t, pair[1])
+		if first.status != 200 || again.body != first.body || !again.replayed() {
+			t.Errorf("first %+v, again %+v", first, again)
+		}
+	}
+	for code, r := range map[string]request{
+		"key.required": {path: execute, body: `{}`},
+		"body.invalid": {path: execute, body: `{`},
+		"key.invalid":  {path: execute, body: `{}`, header: []string{"X-Order", "a b"}},
+	} {
+		if a := s.send(t, r); a.status != 400 || !strings.Contains(a.body, `"code":"`+code+`"`) {
+			t.Errorf("%s: got %+v", code, a)
+		}
+	}
+	if a := s.send(t, request{path: execute, body: `{}`, header: []string{"X-Order", "a", "X-Order", "b"}}); !strings.Contains(a.body, "key.invalid") {
+		t.Errorf("two header lines: %+v", a)
+	}
+	p.wantEffects(t, len(same))
+}
+
+func TestTheSameRequestWithinAWindowIsTheSameCall(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{block: "key hash 1m"})
+	first, again := s.send(t, keyless), s.send(t, keyless)
+	if again.body != first.body || !again.replayed() {
+		t.Errorf("first %+v, again %+v", first, again)
+	}
+	s.configure(t, options{block: "key hash 50ms"})
+	s.reload(t)
+	call := request{path: execute, body: `{"a":2}`}
+	s.send(t, call)
+	waitFor(t, func() bool { return !s.send(t, call).replayed() })
+}
+
+func TestTheKeyIsWrittenIntoTheBody(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{block: "inject_key /meta/key"})
+	a := s.send(t, request{path: execute, body: `{"meta":{"n":1.50}}`, header: []string{"Idempotency-Key", "k-1"}})
+	if !strings.Contains(a.body, `"key":"k-1"`) || !strings.Contains(a.body, "1.50") {
+		t.Errorf("got %+v", a)
+	}
+	if a := s.send(t, request{path: execute, body: `{}`, header: []string{"Idempotency-Key", "k-2"}}); a.status != 400 || !strings.Contains(a.body, "body.invalid") {
+		t.Errorf("got %+v", a)
+	}
+}
