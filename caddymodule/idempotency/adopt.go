@@ -54,6 +54,10 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 
 // settle notes what the caller of the call with id was told.
 func (g *Gate) settle(id ID, out *Outcome) {
+	if !g.use.enter() {
+		return // the store is closed
+	}
+	defer g.use.leave()
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
 	var err error
@@ -119,10 +123,13 @@ func (g *Gate) adopt(ctx context.Context, ward *ward, call Call) (*Record, error
 // adoptable tells whether rec, which has no caller, can still be adopted.
 func (g *Gate) adoptable(rec *Record, window time.Duration) bool {
 	foreign := rec.Owner.Process() != g.process
-	if rec.State == Started && !foreign {
+	since, lost := g.lostSince(rec.Owner)
+	if rec.State == Started && !foreign && !lost {
 		return true // it runs, or has just ended
 	}
-	since := rec.Finished
+	if rec.Finished.After(since) {
+		since = rec.Finished
+	}
 	if rec.Told.After(since) {
 		since = rec.Told
 	}

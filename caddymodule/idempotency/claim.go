@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 )
 
@@ -18,6 +19,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 	prepared := false
 	for {
 		over := Owner{}
+		before := present
 		next := g.fresh(call)
 		if present != nil {
 			if !g.mayResend(present, call) {
@@ -49,7 +51,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			if errors.Is(err, ErrFull) {
 				return nil, nil, fmt.Errorf("%w: %w", ErrOverloaded, err)
 			}
-			g.forget(next) // the claim may have been made all the same
+			g.forget(next, before) // the claim may have been made all the same
 			return nil, nil, storeError(err)
 		}
 		if present == nil {
@@ -86,10 +88,12 @@ func (g *Gate) mayResend(rec *Record, call Call) bool {
 	case Open:
 		return g.trusted(rec, call)
 	case Started:
-		// A flight ends only when its outcome is recorded, or if it never sent
-		// anything. There is no flight here, so a claim of this process is one
-		// that was never used.
-		return rec.Owner.Process() == g.process || g.trusted(rec, call)
+		// A flight ends only when its outcome is recorded or lost, or if it
+		// never sent anything. There is no flight here, so a claim of this
+		// process that is not lost is one that was never used; but where the
+		// upstream honors the key, it may have been made over one that was.
+		unused := rec.Owner.Process() == g.process && !g.isLost(rec.Owner)
+		return unused && !rec.Honored || g.trusted(rec, call)
 	default:
 		return false
 	}
@@ -145,11 +149,11 @@ const (
 	recordPatience = 10 * time.Minute
 )
 
-// record makes the outcome of a call durable.
-func (g *Gate) record(rec *Record, fate Fate) error {
+// record makes the outcome of a call durable. It is not ours to record, and
+// not recorded, if somebody else has taken the call over.
+func (g *Gate) record(rec *Record, fate Fate) (ours bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
-	var err error
 	if fate == Freed {
 		err = g.store.Release(ctx, rec.ID, rec.Owner)
 	} else {
@@ -158,13 +162,14 @@ func (g *Gate) record(rec *Record, fate Fate) error {
 	if errors.Is(err, ErrNotOwner) {
 		// Somebody else has taken the call over; what it records counts.
 		g.log.Warn("the call was taken over", slog.String("id", rec.ID.String()))
-		return nil
+		return false, nil
 	}
-	return err
+	return true, err
 }
 
-// keepRecording tries to record an outcome until it succeeds or patience ends.
-func (g *Gate) keepRecording(rec *Record, fate Fate, id ID) {
+// keepRecording tries to record an outcome until it succeeds or patience ends,
+// and tells which.
+func (g *Gate) keepRecording(rec *Record, fate Fate, id ID) bool {
 	end := time.Now().Add(recordPatience)
 	for backoff := recordBackoff; time.Now().Before(end); backoff = min(2*backoff, recordBackoffMax) {
 		select {
@@ -172,21 +177,60 @@ func (g *Gate) keepRecording(rec *Record, fate Fate, id ID) {
 		case <-g.use.draining():
 			end = time.Time{} // one last try
 		}
-		if err := g.record(rec, fate); err == nil {
+		if _, err := g.record(rec, fate); err == nil {
 			g.log.Info("recorded the outcome of a call after all", slog.String("id", id.String()))
-			return
+			return true
 		}
 	}
 	g.log.Error("gave up recording the outcome of a call", slog.String("id", id.String()),
 		slog.String("state", rec.State.String()))
+	return false
 }
 
-// forget releases a claim that may have been made and was not used, so that it
-// does not look like a call that was left behind.
-func (g *Gate) forget(rec *Record) {
+// lostCall is a call that was sent, and of which the store will never know more.
+type lostCall struct{ since, expires time.Time }
+
+// lose notes that the call of claim, which was sent, could not be recorded.
+func (g *Gate) lose(claim *Record) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(g.lost, func(_ Owner, l lostCall) bool { return l.expires.Before(now) })
+	g.lost[claim.Owner] = lostCall{since: now, expires: claim.Expires}
+}
+
+// isLost tells whether the call claimed by owner was sent and could not be recorded.
+func (g *Gate) isLost(owner Owner) bool {
+	_, ok := g.lostSince(owner)
+	return ok
+}
+
+// lostSince is isLost, and tells since when.
+func (g *Gate) lostSince(owner Owner) (time.Time, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l, ok := g.lost[owner]
+	return l.since, ok
+}
+
+// forget undoes a claim over before that may have been made and was not used,
+// so that it does not look like a call that was left behind. What before says
+// of an earlier send must not be forgotten.
+func (g *Gate) forget(rec, before *Record) {
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
-	if err := g.store.Release(ctx, rec.ID, rec.Owner); err != nil {
+	var err error
+	if before == nil || !before.Honored { // never sent
+		err = g.store.Release(ctx, rec.ID, rec.Owner)
+	} else {
+		back := *before
+		back.Owner = rec.Owner
+		if back.State == Started { // by a process that is gone
+			back.State, back.Finished = Open, time.Now()
+		}
+		err = g.store.Finish(ctx, &back)
+	}
+	if err != nil && !errors.Is(err, ErrNotOwner) {
 		g.log.Warn("releasing an unused claim", slog.String("id", rec.ID.String()), slog.Any("error", err))
 	}
 }

@@ -129,7 +129,7 @@ func essence(contentType string) string {
 // strings escaped in one way, and numbers as they were; or body itself where
 // it is not one valid JSON value with unique names.
 func canonicalJSON(body []byte) []byte {
-	v := jsontext.Value(slices.Clone(bytes.TrimSpace(body)))
+	v := jsontext.Value(slices.Clone(bytes.Trim(body, " \t\r\n")))
 	if err := v.Canonicalize(
 		jsontext.CanonicalizeRawInts(false),
 		jsontext.CanonicalizeRawFloats(false),

@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // flight is a call under way in this process, and what its callers wait for.
@@ -34,10 +35,12 @@ func newFlight(id ID, fp Fingerprint) *flight {
 // admit decides whether a caller that is not the first may wait for f. As long
 // as nothing has been claimed, f may turn out to be the wrong request for its
 // key, and the caller the right one.
-func (f *flight) admit(ctx context.Context, call Call) error {
+func (f *flight) admit(ctx context.Context, expired <-chan time.Time, call Call) error {
 	select {
 	case <-f.bound:
 	case <-f.done:
+	case <-expired:
+		return ErrInUse
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -78,7 +81,14 @@ func (f *flight) outcome(first bool) (*Outcome, error) {
 	if out.tooLarge {
 		// Only one caller can have an answer that was not kept.
 		if out.Rest = f.takeRest(); out.Rest == nil {
-			return nil, ErrResultUnavailable
+			switch out.Fate {
+			case Kept:
+				return nil, ErrResultUnavailable
+			case Freed:
+				return nil, ErrInUse // it did not run, and may be tried again
+			case Unsure:
+				out.Answer = nil
+			}
 		}
 	}
 	return &out, nil

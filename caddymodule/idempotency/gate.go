@@ -50,6 +50,10 @@ type Gate struct {
 	flights map[ID]*flight // guarded by mu
 	waiters int            // guarded by mu
 
+	// lost has the claims under which a call was sent whose outcome could not
+	// be recorded at all. Their records look as if they had not been used.
+	lost map[Owner]lostCall // guarded by mu
+
 	orphans orphanage
 	use     useCount
 }
@@ -67,6 +71,7 @@ func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
 		limits:  limits.withDefaults(),
 		log:     log,
 		flights: make(map[ID]*flight),
+		lost:    make(map[Owner]lostCall),
 	}
 }
 
@@ -121,25 +126,25 @@ var errAgain = errors.New("looking again")
 
 // await waits for f on behalf of one caller.
 func (g *Gate) await(ctx context.Context, f *flight, call Call, first, adopter bool) (*Outcome, error) {
-	if !first {
-		if err := f.admit(ctx, call); err != nil {
-			return nil, err
-		}
-	}
-
+	bounded := !first && !adopter
 	var expired <-chan time.Time
-	if !first && !adopter {
-		if call.Wait <= 0 {
-			select {
-			case <-f.done:
-				return f.outcome(first)
-			default:
-				return nil, ErrInUse
-			}
-		}
+	if bounded && call.Wait > 0 {
 		timer := time.NewTimer(call.Wait)
 		defer timer.Stop()
 		expired = timer.C
+	}
+	if !first {
+		if err := f.admit(ctx, expired, call); err != nil {
+			return nil, err
+		}
+	}
+	if bounded && call.Wait <= 0 {
+		select {
+		case <-f.done:
+			return f.outcome(first)
+		default:
+			return nil, ErrInUse
+		}
 	}
 
 	select {
@@ -212,22 +217,25 @@ func (g *Gate) fly(f *flight, call Call) {
 	}
 
 	rec := finished(claim.record, result, call.Retention)
-	if err := g.record(rec, result.Fate); err != nil {
+	ours, err := g.record(rec, result.Fate)
+	if err != nil {
 		// The call is over but the store does not know. Until it does, the
 		// flight stays in the table, so that repeats get the answer and
 		// nobody sends the call again.
 		g.log.Error("recording the outcome of a call", slog.String("id", f.id.String()),
 			slog.String("state", rec.State.String()), slog.Any("error", err))
 		f.finish(told(rec, result), nil)
-		g.keepRecording(rec, result.Fate, f.id)
+		if !g.keepRecording(rec, result.Fate, f.id) && result.Fate != Freed {
+			g.lose(claim.record)
+		}
 		g.land(f)
 		return
 	}
-	if result.Fate != Freed {
-		g.cache.Load().set(rec)
-	}
 	out = told(rec, result)
-	out.Stored = result.Fate != Freed
+	if ours && result.Fate != Freed {
+		g.cache.Load().set(rec)
+		out.Stored, out.Expires = true, rec.Expires
+	}
 	g.land(f)
 	f.finish(out, nil)
 }
@@ -266,13 +274,12 @@ func finished(rec *Record, result Result, retention time.Duration) *Record {
 // told returns what the caller of a call that has just ended is told.
 func told(rec *Record, result Result) *Outcome {
 	return &Outcome{
-		Manner:  Executed,
-		Fate:    result.Fate,
-		Key:     rec.Key,
-		Answer:  result.Answer,
-		Rest:    result.Rest,
-		Expires: rec.Expires,
-		owner:   rec.Owner,
+		Manner: Executed,
+		Fate:   result.Fate,
+		Key:    rec.Key,
+		Answer: result.Answer,
+		Rest:   result.Rest,
+		owner:  rec.Owner,
 	}
 }
 

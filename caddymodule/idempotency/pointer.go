@@ -115,9 +115,10 @@ func (p Pointer) find(body []byte) (place, error) {
 		if err != nil {
 			return place{}, fmt.Errorf("%w: %w", ErrInvalidBody, err)
 		}
-		at := place{start: dec.InputOffset(), end: dec.InputOffset(), inObject: last && opening.Kind() == '{'}
+		kind := opening.Kind() // the token is void once dec goes on
+		at := place{start: dec.InputOffset(), end: dec.InputOffset(), inObject: last && kind == '{'}
 		at.empty = dec.PeekKind() == '}'
-		if !seek(dec, opening.Kind(), token) {
+		if !seek(dec, kind, token) {
 			return at, nil
 		}
 	}

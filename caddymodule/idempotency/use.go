@@ -58,10 +58,14 @@ func (u *useCount) drainsLocked() chan struct{} {
 const drainInterval = 10 * time.Millisecond
 
 // drain waits until nobody is counted in, and closes. Until then whoever comes
-// is let in. It is called once.
+// is let in. It may be called again if ctx ended first.
 func (u *useCount) drain(ctx context.Context) error {
 	u.mu.Lock()
-	close(u.drainsLocked())
+	select {
+	case <-u.drainsLocked():
+	default:
+		close(u.drains)
+	}
 	u.mu.Unlock()
 
 	ticker := time.NewTicker(drainInterval)

@@ -1,0 +1,106 @@
+package idempotency_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+func TestCallGoesOnWithoutItsCaller(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		release := w.upstream.holds()
+		caller := w.start(w.keyed("k"))
+		caller.left()
+		retry := w.start(w.keyed("k"))
+		release()
+		want(t, retry.outcome(), shared, isKept, "ran under up-k")
+		want(t, w.do(w.keyed("k")), replayed, isKept, "ran under up-k")
+		w.wantSent(1)
+	})
+}
+
+func TestCallIsRecordedThoughNobodyWaits(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		release := w.upstream.holds()
+		w.start(w.keyed("k")).left()
+		time.Sleep(time.Minute)
+		release()
+		if rec := w.record("k"); rec == nil || rec.State != idempotency.Done {
+			t.Fatalf("the record is %+v", rec)
+		}
+		want(t, w.do(w.keyed("k")), replayed, isKept, "ran under up-k")
+		w.wantSent(1)
+	})
+}
+
+func TestLeavingDuplicateChangesNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		release := w.upstream.holds()
+		first, second := w.start(w.keyed("k")), w.start(w.keyed("k"))
+		second.left()
+		release()
+		want(t, first.outcome(), executed, isKept, "ran under up-k")
+	})
+}
+
+func TestNothingIsSentIfAllCallersLeftBeforeTheClaim(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		preparing := make(chan struct{})
+		call := w.keyed("k")
+		call.Prepare = func(context.Context) error { <-preparing; return nil }
+		first, second := w.start(call), w.start(call)
+		first.left()
+		second.left()
+		close(preparing)
+		time.Sleep(deadline)
+		w.wantSent(0)
+		if w.record("k") != nil {
+			t.Error("something was claimed")
+		}
+		want(t, w.do(w.keyed("k")), executed, isKept, "ran under up-k")
+	})
+}
+
+func TestCallIsSentIfOneOfItsCallersIsStillThere(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		preparing := make(chan struct{})
+		call := w.keyed("k")
+		call.Prepare = func(context.Context) error { <-preparing; return nil }
+		first, second := w.start(call), w.start(call)
+		first.left()
+		close(preparing)
+		want(t, second.outcome(), shared, isKept, "ran under up-k")
+		w.wantSent(1)
+	})
+}
+
+func TestCallIsSentForWhoComesBeforeTheClaimThoughTheFirstLeft(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		preparing := make(chan struct{})
+		call := w.keyed("k")
+		call.Prepare = func(context.Context) error { <-preparing; return nil }
+		w.start(call).left()
+		late := w.start(w.keyed("k"))
+		close(preparing)
+		want(t, late.outcome(), shared, isKept, "ran under up-k")
+		w.wantSent(1)
+	})
+}
+
+func TestCallerWhoHasLeftAlreadySendsNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		resolving := make(chan struct{})
+		w.store.hookBefore(opGet, func() error { <-resolving; return nil })
+		if _, err := w.gate.Do(ctx, w.keyed("k")); !errors.Is(err, context.Canceled) {
+			t.Errorf("Do: %v", err)
+		}
+		close(resolving)
+		time.Sleep(time.Second)
+		w.wantSent(0)
+	})
+}
