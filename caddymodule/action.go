@@ -48,7 +48,7 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) 
 		}
 		return h.refuse(w, r, who.key, err)
 	}
-	return h.tell(w, r, call.ID, out)
+	return h.tell(w, r, out)
 }
 
 // newCall returns the call that the request r makes of a.

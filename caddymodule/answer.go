@@ -25,10 +25,10 @@ func keptHeader(header http.Header) http.Header {
 }
 
 // tell tells the caller an outcome, and the gate whether that arrived.
-func (h *Handler) tell(w http.ResponseWriter, r *http.Request, id idempotency.ID, out *idempotency.Outcome) error {
+func (h *Handler) tell(w http.ResponseWriter, r *http.Request, out *idempotency.Outcome) error {
 	answer := out.Answer
 	if answer == nil {
-		answer = leftBehind().answer(id)
+		answer = leftBehind().answer(out.ID)
 	}
 	header := w.Header()
 	header.Set("Idempotency-Key", out.Key)

@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"genesys-sidecar/caddymodule/genesys"
-	"genesys-sidecar/caddymodule/idempotency"
 )
 
 func init() {
@@ -59,7 +58,6 @@ type App struct {
 	api     *url.URL
 	org     *org
 	backend *backend
-	cache   *idempotency.Cache
 
 	orgKey, backendKey string // set once loaded from their pools
 }
@@ -74,7 +72,7 @@ const (
 const (
 	envRegion   = "GENESYSCLOUD_REGION"
 	envClientID = "GENESYSCLOUD_OAUTHCLIENT_ID"
-	envSecret   = "GENESYSCLOUD_OAUTHCLIENT_SECRET" //nolint:gosec // the name of one, not a secret
+	envSecret   = "GENESYSCLOUD_OAUTHCLIENT_SECRET"
 	envAPIURL   = "GENESYSCLOUD_API_URL"
 	envLoginURL = "GENESYSCLOUD_LOGIN_URL"
 )

@@ -97,7 +97,7 @@ func runSandbox(ctx context.Context, out io.Writer, listen string, cfg sandbox.C
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	ln, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("starting sandbox: %w", err)

@@ -68,7 +68,7 @@ func (d *demo) run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("making a directory for the demo: %w", err)
 		}
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }()
 		d.data = dir
 	}
 	if err := d.findConfig(); err != nil {
@@ -79,7 +79,7 @@ func (d *demo) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("starting sandbox: %w", err)
@@ -89,7 +89,9 @@ func (d *demo) run(ctx context.Context) error {
 
 	err = d.supervise(ctx, "http://"+ln.Addr().String())
 	if ctx.Err() != nil {
-		<-served
+		if err := <-served; err != nil {
+			return err
+		}
 		fmt.Fprintln(d.out, "\ndemo ended")
 		return nil
 	}
@@ -158,7 +160,7 @@ func (d *demo) start(ctx context.Context, api string) (child, error) {
 		return child{}, err
 	}
 
-	cmd := exec.CommandContext(ctx, binary, "run", "--config", d.config, "--adapter", "caddyfile") //nolint:gosec // it runs itself
+	cmd := exec.CommandContext(ctx, binary, "run", "--config", d.config, "--adapter", "caddyfile")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(),
@@ -209,7 +211,7 @@ func (d *demo) failed(err error) error {
 	if len(log) > most {
 		log = log[len(log)-most:]
 	}
-	return fmt.Errorf("running sidecar: %v; the end of its log:\n%s\nif the port is taken, choose another with --port", err, log)
+	return fmt.Errorf("running sidecar: %w; the end of its log:\n%s\nif the port is taken, choose another with --port", err, log)
 }
 
 func (d *demo) log() string     { return filepath.Join(d.data, "sidecar.log") }

@@ -219,6 +219,9 @@ func problemOfReply(reply genesys.Reply, honored bool) *problemError {
 	switch reply.Cause {
 	case genesys.Unreachable:
 		what = "The upstream could not be reached."
+		if reply.Fate == genesys.Unknown {
+			what = "An attempt may have arrived; then the upstream could not be reached any more."
+		}
 	case genesys.TimedOut:
 		p.slug = slugUpstreamTimeout
 		what = "The upstream did not answer in time."
@@ -236,8 +239,8 @@ func problemOfReply(reply genesys.Reply, honored bool) *problemError {
 		what = "The connection to the upstream was lost before its answer was complete."
 	}
 	p.outcome, p.retryable, p.detail = advice(reply.Fate == genesys.NotRun, honored, what)
-	if p.slug == slugUpstreamConflict {
-		p.retryable = false
+	if p.slug == slugUpstreamConflict && p.outcome == outcomeNotExecuted {
+		p.retryable = false // it would come to the same
 	}
 	return p
 }

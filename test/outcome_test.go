@@ -109,7 +109,7 @@ func TestTheAnswerArrivesWhereKeysAreHonored(t *testing.T) {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
 			p := newPlatform(t, sandbox.Config{})
-			s := newSidecar(t, p, options{block: "timeout 300ms\n backoff 10ms 1s"})
+			s := newSidecar(t, p, options{block: "timeout 300ms\n attempts 20\n backoff 50ms"})
 			call := request{path: invoke, body: `{"input":{"a":1}}`, header: []string{"Sandbox-Fault", fault, "Idempotency-Key", "k"}}
 			first := s.send(t, call)
 			if first.status != 200 {
@@ -148,7 +148,7 @@ func TestAConflictIsReturnedOrGoesOnUnderANewKey(t *testing.T) {
 			p := newPlatform(t, sandbox.Config{})
 			s := newSidecar(t, p, options{block: "on_conflict " + policy})
 			// The sandbox binds the key to a failed call.
-			call := request{path: invoke, body: `{"input":{"a":1}}`, header: []string{"Sandbox-Fault", "fail=400; times=1", "Idempotency-Key", "k"}}
+			call := request{path: invoke, body: `{"input":{"a":1}}`, header: []string{"Sandbox-Fault", "fail=400; times=1", "Idempotency-Key", "k", "Sandbox-Call", "c"}}
 			if a := s.send(t, call); a.status != 400 {
 				t.Fatalf("the call that fails got %+v", a)
 			}

@@ -25,7 +25,7 @@ const (
 	invoke  = "/api/v2/dataactions/actions/custom_-_6ab1a8ae-6a05-4e2d-9a2b-2d3f3a0a9d11/invoke"   // honors keys
 )
 
-const secret = "sandbox-secret-Zm9vYmFy" //nolint:gosec // the sandbox's
+const secret = "sandbox-secret-Zm9vYmFy"
 
 // platform is a sandbox that a sidecar can be put in front of.
 type platform struct {
@@ -85,7 +85,6 @@ type sidecar struct {
 	cmd      *exec.Cmd
 	ended    chan error
 	client   *http.Client
-	global   string // further lines of the global option genesys
 }
 
 // options are what a test changes about a sidecar's configuration.

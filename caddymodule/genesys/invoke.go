@@ -53,7 +53,9 @@ func (p Policy) withDefaults() Policy {
 // use.
 type Invoker struct {
 	// Transport sends one attempt. The token to use is in the request's
-	// context (TokenFrom). It must not send a request twice.
+	// context (TokenFrom). It must not send a request twice, and must call
+	// GotConn of an httptrace.ClientTrace before it writes: a request for
+	// which it does not counts as never sent.
 	Transport http.RoundTripper
 
 	Tokens *Tokens
@@ -125,8 +127,9 @@ type Reply struct {
 // cannot be sent anyway from leaving anything behind. Its errors are those of
 // Tokens.Token and Pause.Wait.
 func (i *Invoker) Ready(ctx context.Context, deadline time.Time) error {
-	if until, paused := i.Pause.Remaining(time.Now()); paused && time.Now().Add(until).After(deadline) {
-		return &PausedError{Until: time.Now().Add(until)}
+	now := time.Now()
+	if d, paused := i.Pause.Remaining(now); paused && now.Add(d).After(deadline) {
+		return &PausedError{Until: now.Add(d)}
 	}
 	_, err := i.Tokens.Token(ctx)
 	return err
@@ -143,6 +146,7 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 	}
 
 	reply := Reply{Fate: NotRun}
+	last := NotRun      // the fate of the last attempt, by itself
 	unsure := r.Resumed // an earlier attempt may have run
 	renewed := false
 	for n := 1; ; n++ {
@@ -154,8 +158,10 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 			break
 		}
 
+		closeRest(reply)
 		var v verdict
 		reply, v = i.try(ctx, p, r, tok, n)
+		last = v.fate
 		if v.limited && v.hasAfter {
 			i.Pause.Until(time.Now().Add(v.after))
 		}
@@ -166,9 +172,11 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 		if v.conflict {
 			if unsure {
 				v.again = true // most likely the earlier attempt still runs
+				closeRest(reply)
+				reply.Cause, reply.Rest = Conflicted, nil
 			} else if resolved, done := i.resolve(ctx, &r, &reply); done {
 				return resolved
-			} else if reply.Cause == Answered {
+			} else {
 				continue // under another key
 			}
 		}
@@ -179,7 +187,6 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 			i.Tokens.Invalidate(tok)
 			if !renewed {
 				renewed = true
-				closeRest(reply)
 				continue
 			}
 		}
@@ -188,7 +195,8 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 		}
 		wait := jitter(p.Backoff, p.BackoffMax, n)
 		if v.hasAfter {
-			wait = v.after + rand.N(p.Backoff) // never earlier than told, nor all at once
+			// Never earlier than told, nor all at once. The sum can overflow.
+			wait = max(v.after, v.after+rand.N(p.Backoff))
 		}
 		if time.Now().Add(wait).After(deadline) {
 			break
@@ -196,24 +204,18 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 		if !sleep(ctx, wait) {
 			break
 		}
-		closeRest(reply)
 	}
 
 	if unsure && reply.Fate == NotRun {
 		reply.Fate = Unknown
 	}
-	if r.Honored && reply.Fate == Unknown && reply.Cause == Answered && exhausted(reply.Status) {
+	if r.Honored && last == Unknown && reply.Cause == Answered {
+		// It says nothing about the action, and sending it again was of no use.
 		closeRest(reply)
 		reply = Reply{Fate: Unknown, Cause: GaveUp, Status: reply.Status, Attempts: reply.Attempts,
 			Err: errors.New(http.StatusText(reply.Status))}
 	}
 	return reply
-}
-
-// exhausted tells whether status is one that says nothing about the action,
-// and is therefore not passed on when sending it again was of no use.
-func exhausted(status int) bool {
-	return status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests
 }
 
 // ready waits for the organisation's pause to end and returns a token.
@@ -251,7 +253,6 @@ func (i *Invoker) resolve(ctx context.Context, r *Request, reply *Reply) (Reply,
 		closeRest(*reply)
 		return *res.Answer, true
 	case res.Key != "":
-		closeRest(*reply)
 		r.Key, r.Body = res.Key, res.Body
 		r.Conflict = nil // once
 		return Reply{}, false

@@ -13,6 +13,8 @@ import (
 // the pause before the rest have left.
 const pauseJitter = time.Second
 
+const maxPause = 24 * time.Hour
+
 // Pause makes all calls of an organisation wait after a 429, since its limits
 // count the organisation's calls and not one caller's.
 //
@@ -35,9 +37,12 @@ func (e *PausedError) Error() string {
 // Until pauses calls until t. A pause is only ever extended: a t before its
 // end changes nothing, as the longest Retry-After is the one that holds.
 //
-// There is no upper bound. A daily limit can ask for hours, and a caller that
-// does not want one answer to stop everything for so long bounds t itself.
+// It ends in a day at the latest. The platform's longest limits are daily, and
+// one answer that asks for more must not stop everything for good.
 func (p *Pause) Until(t time.Time) {
+	if limit := time.Now().Add(maxPause); t.After(limit) {
+		t = limit
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !t.After(p.until) {

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"path"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -56,7 +56,8 @@ type route struct {
 	method   string
 	segments []string       // "*" for a wildcard
 	below    bool           // the last segment stands for everything below
-	disguise *regexp.Regexp // matches what some server might take for the path
+	disguise *regexp.Regexp // matches the plain form of what some server might take for the path
+	odd      *regexp.Regexp // likewise, if servers may leave out segments of it
 }
 
 // NewRoutes returns routes for patterns; without patterns, those of the
@@ -89,7 +90,7 @@ func newRoute(p Pattern) (route, error) {
 	if r.method == "" {
 		r.method = http.MethodPost
 	}
-	var expr strings.Builder
+	var expr, odd strings.Builder
 	for i, s := range r.segments {
 		last := i == len(r.segments)-1
 		switch {
@@ -101,13 +102,18 @@ func newRoute(p Pattern) (route, error) {
 			expr.WriteString("/.+") // an id may hold an encoded slash
 		case strings.ContainsAny(s, "*{}"):
 			return route{}, fmt.Errorf("path pattern %q: a wildcard must be a whole segment", p.Path)
-		case s == "":
-			return route{}, fmt.Errorf("path pattern %q has an empty segment", p.Path)
 		default:
-			expr.WriteString("/" + regexp.QuoteMeta(plain(s)))
+			literal := plainPath(decoded(s)).path
+			if literal == "" {
+				return route{}, fmt.Errorf("path pattern %q has an empty segment", p.Path)
+			}
+			literal = regexp.QuoteMeta(literal)
+			expr.WriteString(literal)
+			odd.WriteString("(/.*)?" + literal)
 		}
 	}
-	r.disguise = regexp.MustCompile("^" + expr.String() + "$")
+	r.disguise = regexp.MustCompile("(?is)^" + expr.String() + "$")
+	r.odd = regexp.MustCompile("(?is)^" + odd.String() + "(/.*)?$")
 	return r, nil
 }
 
@@ -123,10 +129,10 @@ func (rs *Routes) Match(method, escapedPath string) (Match, bool) {
 	for i := range rs.routes {
 		r := &rs.routes[i]
 		if action, ok := r.match(escapedPath); ok && strings.EqualFold(r.method, method) {
-			return Match{Action: action, Honored: r.method == http.MethodPost && Honors(escapedPath)}, true
+			return Match{Action: action, Honored: method == http.MethodPost && Honors(escapedPath)}, true
 		}
 	}
-	var readings []string
+	var readings []reading
 	for i := range rs.routes {
 		r := &rs.routes[i]
 		if !strings.EqualFold(r.method, method) {
@@ -136,7 +142,7 @@ func (rs *Routes) Match(method, escapedPath string) (Match, bool) {
 			readings = readingsOf(escapedPath)
 		}
 		for _, p := range readings {
-			if r.disguise.MatchString(p) {
+			if r.disguise.MatchString(p.path) || p.odd && r.odd.MatchString(p.path) {
 				return Match{}, true
 			}
 		}
@@ -186,51 +192,80 @@ var honored = func() (rs []route) {
 // to honor an Idempotency-Key.
 func Honors(escapedPath string) bool {
 	for i := range honored {
-		// An encoded slash or dot in the id might lead elsewhere.
-		if id, ok := honored[i].match(escapedPath); ok && plain(id) == strings.ToLower(id) {
+		// What is not plain in an id, as an encoded slash, might lead elsewhere.
+		if id, ok := honored[i].match(escapedPath); ok && decoded(id) == id && plainPath(id) == (reading{path: "/" + id}) {
 			return true
 		}
 	}
 	return false
 }
 
+// reading is the plain form of a path.
+type reading struct {
+	path string
+
+	// odd says that there was more to the path, for which a server may leave
+	// out segments: dot segments take others with them, a NUL or a question
+	// mark all that follow, and an empty segment, or one that is nothing but
+	// blanks or parameters, itself. Whatever the server makes of it, it has
+	// some of path's segments in path's order.
+	odd bool
+}
+
 // readingsOf returns what servers may make of a path: decoded once, twice or
-// not at all, with dot segments resolved or left.
-func readingsOf(escapedPath string) []string {
-	var readings []string
+// not at all.
+func readingsOf(escapedPath string) []reading {
+	var readings []reading
 	p := escapedPath
 	for range 3 {
-		q := plainPath(p)
-		readings = append(readings, q, path.Clean(q))
-		decoded, err := url.PathUnescape(p)
-		if err != nil || decoded == p {
+		readings = append(readings, plainPath(p))
+		d := decoded(p)
+		if d == p {
 			break
 		}
-		p = decoded
+		p = d
 	}
 	return readings
 }
 
-// plainPath returns the plainest form of a path that still has its dot
-// segments: no empty segments, no parameters, lower case.
-func plainPath(p string) string {
+// plainPath returns the plain form of a path: no empty segments, no dot
+// segments, no parameters, nothing that a server may cut off a segment's end.
+func plainPath(p string) reading {
+	var r reading
 	var b strings.Builder
-	for _, s := range strings.Split(strings.ReplaceAll(p, `\`, "/"), "/") {
-		s, _, _ = strings.Cut(s, ";")
-		if s != "." && s != ".." {
-			s = strings.TrimRight(s, ". \t\r\n\x00")
+	for i, s := range strings.Split(strings.ReplaceAll(p, `\`, "/"), "/") {
+		plain := s
+		if end := strings.IndexAny(plain, ";?#\x00"); end >= 0 {
+			plain = plain[:end]
 		}
-		if s != "" {
-			b.WriteString("/" + strings.ToLower(s))
+		plain = strings.TrimRight(plain, ". \t\r\n")
+		if plain != "" {
+			b.WriteString("/" + plain)
+		}
+		if plain != s || plain == "" && i > 0 {
+			r.odd = true
 		}
 	}
-	return b.String()
+	r.path = b.String()
+	return r
 }
 
-// plain returns a segment decoded and in lower case.
-func plain(segment string) string {
-	if s, err := url.PathUnescape(segment); err == nil {
-		segment = s
+// decoded returns p with its escapes decoded. Unlike url.PathUnescape it leaves
+// an invalid one as it is, and goes on, as other decoders do.
+func decoded(p string) string {
+	if !strings.Contains(p, "%") {
+		return p
 	}
-	return strings.ToLower(segment)
+	var b strings.Builder
+	for i := 0; i < len(p); i++ {
+		if p[i] == '%' && i+2 < len(p) {
+			if c, err := strconv.ParseUint(p[i+1:i+3], 16, 8); err == nil {
+				b.WriteByte(byte(c))
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(p[i])
+	}
+	return b.String()
 }

@@ -116,7 +116,7 @@ func (t Token) Expires() time.Time { return t.expires }
 
 func (t Token) String() string               { return fmt.Sprintf("token(generation %d)", t.generation) }
 func (t Token) GoString() string             { return t.String() }
-func (t Token) Format(s fmt.State, _ rune)   { fmt.Fprint(s, t.String()) }
+func (t Token) Format(s fmt.State, _ rune)   { _, _ = fmt.Fprint(s, t.String()) }
 func (t Token) LogValue() slog.Value         { return slog.StringValue(t.String()) }
 func (t Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 

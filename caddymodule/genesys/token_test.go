@@ -164,7 +164,7 @@ func TestTokenIsReplacedInTheBackground(t *testing.T) {
 			tokens := tokensFor(t, e)
 			wantToken(t, tokens, "token-1")
 			s := tokens.Status()
-			age := s.RefreshAt.Sub(time.Now())
+			age := time.Until(s.RefreshAt)
 			whole := time.Duration(life) * time.Second
 			if age < whole*2/3 || age > whole*85/100 {
 				t.Errorf("life %v: replaced after %v", whole, age)

@@ -99,7 +99,7 @@ func (t *Tokens) credentials() (credentials, *failure) {
 		}
 		v, err := from()
 		if err != nil { // a file that is being replaced, perhaps: not a rejection
-			return "", &failure{err: fmt.Errorf("reading %s: %v", what, err)}
+			return "", &failure{err: errors.New("reading " + what + ": " + err.Error())} // wrapping no context error
 		}
 		if v == "" {
 			return "", &failure{rejected: true, err: fmt.Errorf("the %s is empty", what)}

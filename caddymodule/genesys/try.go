@@ -92,7 +92,7 @@ func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Pol
 	resp, err := i.Transport.RoundTrip(req)
 	a.written = written.Load()
 	if err != nil {
-		a.err = attemptError(ctx, err)
+		a.err = attemptError(ctx, tok, err)
 		return a, Reply{}
 	}
 
@@ -101,7 +101,7 @@ func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Pol
 	body, err := io.ReadAll(io.LimitReader(resp.Body, p.MaxBody+1))
 	if err != nil {
 		_ = resp.Body.Close()
-		a.err = fmt.Errorf("reading answer: %w", attemptError(ctx, err))
+		a.err = fmt.Errorf("reading answer: %w", attemptError(ctx, tok, err))
 		return a, reply
 	}
 	reply.Body = body
@@ -123,7 +123,10 @@ func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Pol
 // be counted, and would run an action twice where the key is ignored. With
 // GetBody nil and a body that it cannot look into, it does not. An empty body
 // it can always get at again; there, it does not recognise the header by a
-// name in lower case, which is the same name to every server.
+// name in lower case, which is the same name to every server. A GET and its
+// like it sends again whatever the header; there, an empty body can be given as
+// one that it cannot look into, since for them it looks whether there is any,
+// and sends no chunks if not.
 func newRequest(ctx context.Context, r Request) *http.Request {
 	req := &http.Request{
 		Method:        r.Method,
@@ -139,9 +142,10 @@ func newRequest(ctx context.Context, r Request) *http.Request {
 		req.Header = make(http.Header)
 	}
 	req.Header.Set("Idempotency-Key", r.Key)
-	if len(r.Body) > 0 {
+	switch {
+	case len(r.Body) > 0, r.Method == "GET", r.Method == "HEAD", r.Method == "OPTIONS":
 		req.Body = opaqueBody{bytes.NewReader(r.Body)}
-	} else {
+	default:
 		for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
 			if values, ok := req.Header[name]; ok {
 				delete(req.Header, name)
@@ -153,14 +157,18 @@ func newRequest(ctx context.Context, r Request) *http.Request {
 }
 
 // attemptError returns err, or that the attempt's time was up where that is
-// what err comes from: net/http does not always say so.
-func attemptError(ctx context.Context, err error) error {
+// what err comes from: net/http does not always say so. It quotes what it
+// cannot parse, though, which may be what an upstream repeats of the request.
+func attemptError(ctx context.Context, tok Token, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	}
+	if text := err.Error(); tok.Value != "" && strings.Contains(text, tok.Value) {
+		return errors.New(strings.ReplaceAll(text, tok.Value, "[redacted]"))
 	}
 	return err
 }

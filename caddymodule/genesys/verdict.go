@@ -57,7 +57,7 @@ type verdict struct {
 // upstream is known to honor the key that was sent.
 func judge(a attempt, honored bool, now time.Time) verdict {
 	if a.err != nil {
-		if !a.written || refusedStream(a.err) {
+		if a.status == 0 && (!a.written || refusedStream(a.err)) {
 			return verdict{fate: NotRun, again: true}
 		}
 		return verdict{fate: Unknown, again: honored}
@@ -81,11 +81,17 @@ func judge(a attempt, honored bool, now time.Time) verdict {
 	case s == http.StatusServiceUnavailable && hasAfter:
 		return verdict{fate: NotRun, again: true, after: after, hasAfter: true}
 
+	case honored && (s >= 500 || s == http.StatusRequestTimeout):
+		return verdict{fate: Unknown, again: true, after: after, hasAfter: hasAfter}
+
 	case s >= 500, s == http.StatusRequestTimeout:
-		return verdict{fate: Unknown, again: honored}
+		return verdict{fate: Unknown}
+
+	case honored && s == http.StatusConflict:
+		return verdict{fate: NotRun, conflict: true, after: after, hasAfter: hasAfter}
 
 	case honored:
-		return verdict{fate: NotRun, conflict: s == http.StatusConflict}
+		return verdict{fate: NotRun}
 
 	case s == http.StatusForbidden, s == http.StatusProxyAuthRequired, s == http.StatusTooEarly:
 		return verdict{fate: NotRun}

@@ -133,6 +133,7 @@ const (
 
 // Outcome is what a caller is to be told.
 type Outcome struct {
+	ID      ID
 	Manner  Manner
 	Fate    Fate
 	Key     string        // the key under which the call can be repeated

@@ -274,6 +274,7 @@ func finished(rec *Record, result Result, retention time.Duration) *Record {
 // told returns what the caller of a call that has just ended is told.
 func told(rec *Record, result Result) *Outcome {
 	return &Outcome{
+		ID:     rec.ID,
 		Manner: Executed,
 		Fate:   result.Fate,
 		Key:    rec.Key,
@@ -289,6 +290,7 @@ func replay(rec *Record, fp Fingerprint) (*Outcome, error) {
 		return nil, ErrKeyReused
 	}
 	out := &Outcome{
+		ID:      rec.ID,
 		Manner:  Replayed,
 		Key:     rec.Key,
 		Answer:  rec.Answer,

@@ -2,6 +2,7 @@ package idempotency_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"genesys-sidecar/caddymodule/idempotency"
@@ -39,7 +40,7 @@ func TestKeyOfAnotherRequestIsRefusedAtOnceWhileThatRuns(t *testing.T) {
 		if other.waiting() {
 			t.Fatal("it waits for the other request's call")
 		}
-		if _, err := other.result(); err != idempotency.ErrKeyReused || other.took != 0 {
+		if _, err := other.result(); !errors.Is(err, idempotency.ErrKeyReused) || other.took != 0 {
 			t.Errorf("after %v: %v", other.took, err)
 		}
 		release()
@@ -61,7 +62,7 @@ func TestWrongRequestThatCameFirstDoesNotKeepTheRightOneOut(t *testing.T) {
 		}
 		close(resolving)
 		want(t, right.outcome(), replayed, isKept, "ran under up-k")
-		if _, err := wrong.result(); err != idempotency.ErrKeyReused {
+		if _, err := wrong.result(); !errors.Is(err, idempotency.ErrKeyReused) {
 			t.Errorf("the wrong one got %v", err)
 		}
 		w.wantSent(1)
@@ -76,7 +77,7 @@ func TestRequestThatClaimsWinsOverOneThatWaitedForIt(t *testing.T) {
 		first, other := w.start(call), w.start(w.otherRequest("k"))
 		close(preparing)
 		want(t, first.outcome(), executed, isKept, "ran under up-k")
-		if _, err := other.result(); err != idempotency.ErrKeyReused {
+		if _, err := other.result(); !errors.Is(err, idempotency.ErrKeyReused) {
 			t.Errorf("the other got %v", err)
 		}
 	})
@@ -89,7 +90,7 @@ func TestOtherRequestRunsIfTheFirstClaimsNothing(t *testing.T) {
 		call.Prepare = func(context.Context) error { <-preparing; return context.Canceled }
 		first, other := w.start(call), w.start(w.otherRequest("k"))
 		close(preparing)
-		if _, err := first.result(); err != context.Canceled {
+		if _, err := first.result(); !errors.Is(err, context.Canceled) {
 			t.Errorf("the first got %v", err)
 		}
 		want(t, other.outcome(), executed, isKept, "ran under up-k")

@@ -2,6 +2,7 @@ package idempotency_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -85,7 +86,7 @@ func TestLargeAnswerGoesToOneCallerOnly(t *testing.T) {
 			case err == nil:
 				streams++
 				_ = out.Rest.Close()
-			case err != idempotency.ErrResultUnavailable:
+			case !errors.Is(err, idempotency.ErrResultUnavailable):
 				t.Errorf("a caller got %v", err)
 			}
 		}
@@ -134,7 +135,7 @@ func TestLargeAnswerOfACallThatDidNotRunIsNotSaidToHaveRun(t *testing.T) {
 				streams++
 				want(t, out, out.Manner, isFreed, "begin")
 				_ = out.Rest.Close()
-			case err != idempotency.ErrInUse: // which says: try again
+			case !errors.Is(err, idempotency.ErrInUse): // which says: try again
 				t.Errorf("a caller got %v", err)
 			}
 		}

@@ -180,10 +180,10 @@ func (l *ledger) load(raw []byte, k *keys) error {
 			return fmt.Errorf("decoding: effect without content")
 		}
 		if ln.Memory != nil {
-			ln.Memory.Effect = ln.Effect.ID
+			ln.Memory.Effect = ln.ID
 		}
 		l.keep(ln.Effect)
-		l.number = max(l.number, ln.Effect.Attempt)
+		l.number = max(l.number, ln.Attempt)
 	case lineFailed:
 	case lineClear:
 		l.drop()

@@ -73,10 +73,10 @@ func (x *exchange) hang(d time.Duration) {
 // strikeAfter tells, or does not tell, what the action answered.
 func (x *exchange) strikeAfter(p plan, res reply) {
 	x.pause(p.slow.wait, true)
-	switch {
-	case p.kind == kindDrop, p.kind == kindEarlyClose:
+	switch p.kind {
+	case kindDrop, kindEarlyClose:
 		x.drop()
-	case p.kind == kindStatus:
+	case kindStatus:
 		res = x.failure(p.fault)
 	}
 	x.deliver(p, res)

@@ -77,7 +77,7 @@ var _ vfs.FS = (*guardedFS)(nil)
 // open makes a file for writing. Pebble leaves permissions to the umask.
 func (f *guardedFS) open(name string, open func() (vfs.File, error)) (vfs.File, error) {
 	var file vfs.File
-	f.guard.try(func() error {
+	_ = f.guard.try(func() error {
 		opened, err := open()
 		if err != nil {
 			return err
@@ -140,7 +140,7 @@ func (f *guardedFS) Remove(name string) error {
 	if f.guard.failure() != nil {
 		return nil
 	}
-	f.guard.try(func() error { return f.seal.removing(name) })
+	_ = f.guard.try(func() error { return f.seal.removing(name) })
 	if f.guard.failure() != nil {
 		return nil
 	}
@@ -176,7 +176,7 @@ type guardedFile struct {
 }
 
 func (f *guardedFile) Write(p []byte) (int, error) {
-	f.guard.try(func() error {
+	_ = f.guard.try(func() error {
 		f.seal.writing(f.name, p)
 		_, err := f.File.Write(p)
 		return err
@@ -185,7 +185,7 @@ func (f *guardedFile) Write(p []byte) (int, error) {
 }
 
 func (f *guardedFile) WriteAt(p []byte, off int64) (int, error) {
-	f.guard.try(func() error {
+	_ = f.guard.try(func() error {
 		_, err := f.File.WriteAt(p, off)
 		return err
 	})
@@ -206,7 +206,7 @@ func (f *guardedFile) sync(sync func() error) error {
 }
 
 func (f *guardedFile) SyncTo(length int64) (full bool, err error) {
-	f.guard.try(func() error {
+	_ = f.guard.try(func() error {
 		full, err = f.File.SyncTo(length)
 		return err
 	})

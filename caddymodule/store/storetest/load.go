@@ -92,7 +92,7 @@ func (f *fixture) hold(name string, held *atomic.Int32) error {
 			return fmt.Errorf("claiming %s: what stands in the way is %s", name, show(standing))
 		}
 		if err := f.Finish(f.ctx, done(rec)); !errors.Is(err, idempotency.ErrNotOwner) {
-			return fmt.Errorf("finishing what was never claimed: %v", err)
+			return fmt.Errorf("finishing what was never claimed: %w", err)
 		}
 		_, err := f.Unsettled(f.ctx, rec.Adoption)
 		return err
@@ -110,7 +110,7 @@ func (f *fixture) hold(name string, held *atomic.Int32) error {
 		return fmt.Errorf("finishing: %w", err)
 	}
 	if got, err := f.Get(f.ctx, rec.ID); err != nil || got == nil || !same(got, done(rec)) {
-		return fmt.Errorf("getting what was just finished: %s, %v", show(got), err)
+		return fmt.Errorf("getting what was just finished: %s, %w", show(got), err)
 	}
 	if err := f.Settle(f.ctx, rec.ID, rec.Owner); err != nil {
 		return fmt.Errorf("settling: %w", err)

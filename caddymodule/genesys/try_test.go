@@ -1,0 +1,204 @@
+package genesys
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestBodyIsKeptUpToMaxBody(t *testing.T) {
+	for n, whole := range map[int]bool{0: true, 1: true, 99: true, 100: true, 101: false, 5000: false, 1 << 20: false} {
+		body := strings.Repeat("b", n)
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }))
+		b := benchFor(t, wireTransport(t))
+		b.Policy.MaxBody = 100
+		reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
+		wantOutcome(t, reply, outcome{Final, Answered, 200})
+		if whole {
+			if reply.Rest != nil || string(reply.Body) != body {
+				t.Errorf("%d bytes: kept %d, rest %v", n, len(reply.Body), reply.Rest)
+			}
+		} else {
+			wantWhole(t, reply, body)
+		}
+		srv.Close()
+	}
+}
+
+func TestByDefaultEightMebibytesAreKept(t *testing.T) {
+	body := bytes.Repeat([]byte("b"), 8<<20)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
+	defer srv.Close()
+	if reply := benchFor(t, wireTransport(t)).Invoke(within(t, time.Minute), callTo(t, srv.URL)); reply.Rest != nil || !bytes.Equal(reply.Body, body) {
+		t.Errorf("kept %d bytes, rest %v", len(reply.Body), reply.Rest)
+	}
+}
+
+func TestClosingTheRestEndsTheAttempt(t *testing.T) {
+	ended := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.ReadAll(r.Body) // so that the server sees the client leave
+		for r.Context().Err() == nil {
+			w.Write(make([]byte, 1<<10))
+		}
+		close(ended)
+	}))
+	defer srv.Close()
+	b := benchFor(t, wireTransport(t))
+	b.Policy.MaxBody = 10
+	reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
+	if reply.Rest == nil {
+		t.Fatalf("%+v", reply)
+	}
+	if _, err := io.ReadFull(reply.Rest, make([]byte, 4096)); err != nil {
+		t.Error(err)
+	}
+	reply.Rest.Close()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("the upstream is still sending")
+	}
+	if _, err := reply.Rest.Read(make([]byte, 1)); err == nil {
+		t.Error("it can still be read")
+	}
+}
+
+// contexts answers, and keeps the context of each attempt.
+func contexts(into *[]context.Context, body func(context.Context) io.Reader) step {
+	return func(r *http.Request) (*http.Response, error) {
+		connected(r)
+		*into = append(*into, r.Context())
+		resp := answer(200, "")
+		resp.Body = io.NopCloser(body(r.Context()))
+		return resp, nil
+	}
+}
+
+func TestAttemptsContextLivesAsLongAsTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen []context.Context
+		b := benchFor(t, scripted(contexts(&seen, func(context.Context) io.Reader { return strings.NewReader("123456") })))
+		b.Invoke(within(t, time.Minute), call())
+		if seen[0].Err() == nil {
+			t.Error("an attempt that is over goes on")
+		}
+		b.Policy.MaxBody = 3
+		reply := b.Invoke(within(t, time.Minute), call())
+		if seen[1].Err() != nil {
+			t.Error("ended before its rest was read")
+		}
+		wantWhole(t, reply, "123456")
+		if !errors.Is(seen[1].Err(), context.Canceled) {
+			t.Error("closing the rest did not end it")
+		}
+	})
+}
+
+func TestRestIsBoundByTheTimeoutToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen []context.Context
+		b := benchFor(t, scripted(contexts(&seen, func(ctx context.Context) io.Reader {
+			return io.MultiReader(strings.NewReader("123456"), untilDone{ctx})
+		})))
+		b.Policy = Policy{MaxBody: 3, Timeout: 20 * time.Second}
+		start := time.Now()
+		reply := b.Invoke(within(t, time.Minute), call())
+		if _, err := io.ReadAll(reply.Rest); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 20*time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		reply.Rest.Close()
+	})
+}
+
+func TestContentEncodingIsUndoneByTheTransport(t *testing.T) {
+	const body = `{"answer":42}`
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.Header.Get("Accept-Encoding") != "gzip" {
+			t.Errorf("Accept-Encoding %q", r.Header["Accept-Encoding"])
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		io.WriteString(z, body)
+		z.Close()
+	}))
+	defer srv.Close()
+	b := benchFor(t, wireTransport(t))
+	b.Policy.MaxBody = int64(len(body)) // of what was encoded
+	reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
+	if string(reply.Body) != body || reply.Rest != nil || reply.Header.Get("Content-Encoding") != "" || reply.Header.Get("Content-Length") != "" {
+		t.Errorf("%q, %v", reply.Body, reply.Header)
+	}
+}
+
+func TestRedirectIsAnAnswer(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+	}))
+	defer srv.Close()
+	reply := benchFor(t, wireTransport(t)).Invoke(within(t, time.Minute), callTo(t, srv.URL))
+	wantOutcome(t, reply, outcome{Final, Answered, 307})
+	if reply.Header.Get("Location") != "/elsewhere" {
+		t.Errorf("%v", reply.Header)
+	}
+}
+
+func TestPlatformsCodeCountsInAnErrorOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := scripted(says(200, platformBody(401, "bad.credentials")))
+		wantOutcome(t, benchFor(t, up).Invoke(within(t, time.Minute), call()), outcome{Final, Answered, 200})
+		up = scripted(saysCode(404, "not.found"))
+		wantOutcome(t, benchFor(t, up).Invoke(within(t, time.Minute), call()), outcome{NotRun, Answered, 404})
+		up = scripted(says(404, platformBody(404, "not.found"), "Content-Type", "text/html"))
+		wantOutcome(t, benchFor(t, up).Invoke(within(t, time.Minute), call()), outcome{Final, Answered, 404})
+	})
+}
+
+func TestRequestIsNotChangedByItsHeaders(t *testing.T) {
+	for _, header := range []http.Header{nil, {}} {
+		r := call()
+		r.Header = header
+		req := newRequest(t.Context(), r)
+		if req.Header.Get("Idempotency-Key") != "k-1" || len(header) != 0 || req.GetBody != nil || req.Host != "api.example.com" {
+			t.Errorf("%+v", req)
+		}
+	}
+}
+
+func TestAttemptsAreLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := benchFor(t, scripted(drops, says(200, "", "ININ-Correlation-Id", "c-9")))
+		b.Invoke(within(t, time.Minute), honoredCall())
+		lines := strings.Split(strings.TrimSpace(b.log.String()), "\n")
+		if len(lines) != 2 || !strings.Contains(lines[0], errReset.Error()) || !strings.Contains(lines[0], `"again":true`) ||
+			!strings.Contains(lines[1], `"attempt":2,"status":200,"written":true,"again":false`) || !strings.Contains(lines[1], "c-9") {
+			t.Errorf("logged %q", lines)
+		}
+	})
+}
+
+// As Caddy's read_timeout makes it, which is no context's.
+func TestTimeoutOfAConnectionIsATimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := benchFor(t, scripted(func(r *http.Request) (*http.Response, error) {
+			connected(r)
+			return nil, &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
+		}))
+		reply := b.Invoke(within(t, time.Minute), call())
+		wantOutcome(t, reply, outcome{Unknown, TimedOut, 0})
+		if !errors.Is(reply.Err, context.DeadlineExceeded) || !errors.Is(reply.Err, os.ErrDeadlineExceeded) {
+			t.Errorf("%v", reply.Err)
+		}
+	})
+}
