@@ -2,11 +2,8 @@ package caddymodule
 
 import (
 	"encoding/json"
-	"math"
 	"net/http"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -14,7 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-	"github.com/dustin/go-humanize"
 
 	"genesys-sidecar/caddymodule/genesys"
 )
@@ -339,74 +335,5 @@ func (h *Handler) parseTransport(d *caddyfile.Dispenser) error {
 		return err
 	}
 	h.TransportRaw = caddyconfig.JSONModuleObject(t, "protocol", "genesys", nil)
-	return nil
-}
-
-// parseArg parses exactly one argument.
-func parseArg(d *caddyfile.Dispenser, target *string) error {
-	name := d.Val()
-	if !d.NextArg() {
-		return d.Errf("%s: an argument is missing", name)
-	}
-	*target = d.Val()
-	if d.NextArg() {
-		return d.Errf("%s: one argument too many: %q", name, d.Val())
-	}
-	return nil
-}
-
-func parseChoice(d *caddyfile.Dispenser, target *string, choices ...string) error {
-	name := d.Val()
-	if err := parseArg(d, target); err != nil {
-		return err
-	}
-	for _, c := range choices {
-		if *target == c {
-			return nil
-		}
-	}
-	return d.Errf("%s: %q is none of %s", name, *target, strings.Join(choices, ", "))
-}
-
-func parsePositiveDuration(d *caddyfile.Dispenser, target *caddy.Duration) error {
-	name := d.Val()
-	var arg string
-	if err := parseArg(d, &arg); err != nil {
-		return err
-	}
-	parsed, err := caddy.ParseDuration(arg)
-	if err != nil || parsed <= 0 {
-		return d.Errf("%s: %q is no positive duration, such as %s", name, arg, 90*time.Second)
-	}
-	*target = caddy.Duration(parsed)
-	return nil
-}
-
-func parseCount(d *caddyfile.Dispenser, target *int) error {
-	name := d.Val()
-	var arg string
-	if err := parseArg(d, &arg); err != nil {
-		return err
-	}
-	n, err := strconv.Atoi(arg)
-	if err != nil || n < 1 {
-		return d.Errf("%s: %q is no number from 1 on", name, arg)
-	}
-	*target = n
-	return nil
-}
-
-// parseSize parses a size in bytes, such as 64MiB.
-func parseSize(d *caddyfile.Dispenser, target *int64) error {
-	name := d.Val()
-	var arg string
-	if err := parseArg(d, &arg); err != nil {
-		return err
-	}
-	size, err := humanize.ParseBytes(arg)
-	if err != nil || size == 0 || size > math.MaxInt64 {
-		return d.Errf("%s: %q is no size, such as 64MiB", name, arg)
-	}
-	*target = int64(size)
 	return nil
 }

@@ -208,7 +208,7 @@ func TestLargeAnswerEndsWithTheDeadlineOfItsCall(t *testing.T) {
 		out := w.do(w.keyed("k"))
 		time.Sleep(deadline)
 		synctest.Wait()
-		if _, err := io.ReadAll(out.Rest); err != context.DeadlineExceeded {
+		if _, err := io.ReadAll(out.Rest); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("reading on: %v", err)
 		}
 		_ = out.Rest.Close()

@@ -2,6 +2,7 @@ package idempotency_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,7 +14,7 @@ func TestDuplicateIsToldInUseAfterItsWait(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		release := w.upstream.holds()
 		first, second := w.start(w.keyed("k")), w.start(w.keyed("k"))
-		if _, err := second.result(); err != idempotency.ErrInUse || second.took != wait {
+		if _, err := second.result(); !errors.Is(err, idempotency.ErrInUse) || second.took != wait {
 			t.Errorf("after %v: %v", second.took, err)
 		}
 		if !first.waiting() {
@@ -42,7 +43,7 @@ func TestWaitCountsFromTheDuplicatesStart(t *testing.T) {
 		call := w.keyed("k")
 		call.Prepare = func(context.Context) error { time.Sleep(wait / 2); return nil } // a slow token
 		first, second := w.start(call), w.start(w.keyed("k"))
-		if _, err := second.result(); err != idempotency.ErrInUse || second.took != wait {
+		if _, err := second.result(); !errors.Is(err, idempotency.ErrInUse) || second.took != wait {
 			t.Errorf("after %v: %v", second.took, err)
 		}
 		release()
@@ -55,10 +56,10 @@ func TestWaitEndsThoughTheFirstCallIsNotEvenClaimed(t *testing.T) {
 		call := w.keyed("k")
 		call.Prepare = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		first, second, other := w.start(call), w.start(w.keyed("k")), w.start(w.otherRequest("k"))
-		if _, err := second.result(); err != idempotency.ErrInUse || second.took != wait {
+		if _, err := second.result(); !errors.Is(err, idempotency.ErrInUse) || second.took != wait {
 			t.Errorf("the duplicate, after %v: %v", second.took, err)
 		}
-		if _, err := other.result(); err != idempotency.ErrInUse || other.took != wait {
+		if _, err := other.result(); !errors.Is(err, idempotency.ErrInUse) || other.took != wait {
 			t.Errorf("the other request, after %v: %v", other.took, err)
 		}
 		if _, err := first.result(); err != context.DeadlineExceeded {
@@ -76,7 +77,7 @@ func TestWithoutWaitADuplicateIsToldInUseAtOnce(t *testing.T) {
 		if second.waiting() {
 			t.Fatal("it waits")
 		}
-		if _, err := second.result(); err != idempotency.ErrInUse || second.took != 0 {
+		if _, err := second.result(); !errors.Is(err, idempotency.ErrInUse) || second.took != 0 {
 			t.Errorf("after %v: %v", second.took, err)
 		}
 		if !first.waiting() {
