@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -110,7 +111,23 @@ func (h *Handler) scope(r *http.Request) string {
 	if !ok {
 		return ""
 	}
-	return repl.ReplaceAll(*h.Scope, "")
+	parts := strings.Fields(*h.Scope)
+	if len(parts) == 1 {
+		return repl.ReplaceAll(parts[0], "")
+	}
+	// Each part with its length, so that no caller can shift what it controls
+	// of one into the next.
+	var b strings.Builder
+	some := false
+	for _, part := range parts {
+		value := repl.ReplaceAll(part, "")
+		some = some || value != ""
+		fmt.Fprintf(&b, "%d:%s", len(value), value)
+	}
+	if !some {
+		return ""
+	}
+	return b.String()
 }
 
 // withoutDefaults returns a query without what the platform takes for granted:

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -39,7 +40,9 @@ func (h *Handler) tell(w http.ResponseWriter, r *http.Request, out *idempotency.
 
 	err := writeAnswer(w, answer, out.Rest)
 	if err == nil && out.Tracked() {
-		err = http.NewResponseController(w).Flush()
+		if err = http.NewResponseController(w).Flush(); errors.Is(err, http.ErrNotSupported) {
+			err = nil // there is nothing to be learnt, then
+		}
 	}
 	out.Settle(err == nil && r.Context().Err() == nil)
 	if err != nil {

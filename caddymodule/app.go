@@ -59,6 +59,10 @@ type App struct {
 	org     *org
 	backend *backend
 
+	// What Start replaced, to be put back if the configuration fails after all.
+	secret, formerSecret     *secretSource
+	settings, formerSettings *settings
+
 	orgKey, backendKey string // set once loaded from their pools
 }
 
@@ -105,12 +109,16 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 
-	a.orgKey = strings.Join([]string{api.String(), login.String(), clientID}, " ")
-	if a.org, err = loadOrg(a.orgKey, genesys.TokenURL(login), clientID); err != nil {
+	// Regions are shared by many organisations, of which only the client tells
+	// which one it is.
+	id := api.String() + " " + clientID
+	a.orgKey = id + " " + login.String()
+	if a.org, err = loadOrg(a.orgKey, id, genesys.TokenURL(login), clientID); err != nil {
 		a.orgKey = ""
 		return err
 	}
-	a.org.setSecret(func() (string, error) { return orEnv(a.ClientSecret, envSecret) })
+	a.secret = &secretSource{func() (string, error) { return orEnv(a.ClientSecret, envSecret) }}
+	a.org.secret.CompareAndSwap(nil, a.secret)
 
 	return a.provisionStore(ctx)
 }
@@ -186,11 +194,11 @@ func (a *App) provisionStore(ctx caddy.Context) error {
 	}
 	a.backendKey = key
 
-	size := int64(defaultCacheSize)
+	a.settings = &settings{cacheSize: defaultCacheSize, storage: storage}
 	if a.CacheSize != nil {
-		size = *a.CacheSize
+		a.settings.cacheSize = *a.CacheSize
 	}
-	return a.backend.setCache(size)
+	return a.backend.init(a.settings)
 }
 
 // Validate checks what Provision could not tell.
@@ -201,11 +209,21 @@ func (a *App) Validate() error {
 	return nil
 }
 
-// Start does nothing: everything is there once provisioned.
-func (*App) Start() error { return nil }
+// Start applies what this configuration changes about state that the one
+// before still uses. Provisioned is not yet accepted.
+func (a *App) Start() (err error) {
+	a.formerSecret = a.org.secret.Swap(a.secret)
+	a.formerSettings, err = a.backend.apply(a.settings)
+	return err
+}
 
-// Stop does nothing: requests may still be under way.
-func (*App) Stop() error { return nil }
+// Stop puts back what Start replaced if no later configuration has replaced it
+// again: then this one has failed, or the process exits. Requests may still be
+// under way.
+func (a *App) Stop() error {
+	a.org.secret.CompareAndSwap(a.secret, a.formerSecret)
+	return a.backend.revert(a.settings, a.formerSettings)
+}
 
 // Cleanup gives back what Provision took. What requests under way still need
 // stays until they have ended.

@@ -26,8 +26,15 @@ type backend struct {
 	store    idempotency.Store
 	gate     *idempotency.Gate
 
-	mu        sync.Mutex
-	cacheSize int64 // guarded by mu
+	mu       sync.Mutex
+	settings *settings // guarded by mu; nil before init
+}
+
+// settings are what a configuration says about a backend that can change while
+// it is open.
+type settings struct {
+	cacheSize int64
+	storage   Storage
 }
 
 const (
@@ -46,7 +53,7 @@ var closing sync.Map
 
 // loadBackend returns the backend of identity, opened by storage if need be.
 func loadBackend(identity string, storage Storage) (*backend, error) {
-	loaded, existed, err := backends.LoadOrNew(identity, func() (caddy.Destructor, error) {
+	loaded, _, err := backends.LoadOrNew(identity, func() (caddy.Destructor, error) {
 		if err := awaitClosing(identity); err != nil {
 			return nil, err
 		}
@@ -63,26 +70,49 @@ func loadBackend(identity string, storage Storage) (*backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := loaded.(*backend)
-	if r, ok := storage.(reconfigurer); ok && existed {
-		r.reconfigure(b.store)
-	}
-	return b, nil
+	return loaded.(*backend), nil
 }
 
-// setCache gives the gate a cache of size bytes, unless it has it already.
-func (b *backend) setCache(size int64) error {
+// init applies s if the backend has no settings yet.
+func (b *backend) init(s *settings) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if size == b.cacheSize {
+	if b.settings != nil {
 		return nil
 	}
-	cache, err := idempotency.NewCache(size)
-	if err != nil {
-		return err
+	return b.applyLocked(s)
+}
+
+// apply applies s and returns what it replaced.
+func (b *backend) apply(s *settings) (former *settings, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	former = b.settings
+	return former, b.applyLocked(s)
+}
+
+// revert applies former in place of s, if s is what the backend has.
+func (b *backend) revert(s, former *settings) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.settings != s || former == nil {
+		return nil
 	}
-	b.cacheSize = size
-	b.gate.SetCache(cache).Close()
+	return b.applyLocked(former)
+}
+
+func (b *backend) applyLocked(s *settings) error {
+	if b.settings == nil || b.settings.cacheSize != s.cacheSize {
+		cache, err := idempotency.NewCache(s.cacheSize)
+		if err != nil {
+			return err
+		}
+		b.gate.SetCache(cache).Close()
+	}
+	if r, ok := s.storage.(reconfigurer); ok {
+		r.reconfigure(b.store)
+	}
+	b.settings = s
 	return nil
 }
 
@@ -91,18 +121,18 @@ func (b *backend) setCache(size int64) error {
 func (b *backend) Destruct() error {
 	done := make(chan struct{})
 	closing.Store(b.identity, done)
-	end := func() error {
+	end := func(ctx context.Context) error {
 		defer close(done)
 		defer closing.CompareAndDelete(b.identity, done)
-		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-		defer cancel()
 		return b.gate.Close(ctx)
 	}
 	if caddy.Exiting() {
-		return end()
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		return end(ctx)
 	}
 	go func() {
-		if err := end(); err != nil {
+		if err := end(context.Background()); err != nil {
 			caddy.Log().Named("genesys").Error("closing store", zap.Error(err))
 		}
 	}()

@@ -97,7 +97,9 @@ func parseGenesysCloud(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, err
 		}
 	}
 	if len(proxied) > 1 {
-		proxied = append(proxied, bracket(proxied[len(proxied)-1], "}"))
+		end := bracket(proxied[len(proxied)-1], "}")
+		end.Line++ // what is on the same line is an argument
+		proxied = append(proxied, end)
 	}
 
 	transport := handler.TransportRaw

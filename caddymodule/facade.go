@@ -1,13 +1,12 @@
 package caddymodule
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"genesys-sidecar/caddymodule/genesys"
@@ -39,8 +38,8 @@ func (h *Handler) invokeEndpoint(r *http.Request) (InvokeEndpoint, bool) {
 
 // facadeBody is what an invoke endpoint takes.
 type facadeBody struct {
-	Key   *string         `json:"idempotency_key"`
-	Input json.RawMessage `json:"input_payload"`
+	Key   *string        `json:"idempotency_key"`
+	Input jsontext.Value `json:"input_payload"`
 }
 
 // serveFacade turns a request to an invoke endpoint into the call of its
@@ -81,15 +80,14 @@ func readFacadeBody(raw []byte) (key string, input []byte, err error) {
 	invalid := func(what string, err error) (string, []byte, error) {
 		return "", nil, &problemError{slug: slugBodyInvalid, err: err, detail: "The request's body " + what + ". " + form}
 	}
-	if !jsontext.Value(raw).IsValid() {
-		return invalid("is not one JSON value with unique member names", errors.New("invalid JSON"))
-	}
+	// Unlike the standard library's, this minds the case of member names, and
+	// that none is there twice.
 	var body facadeBody
 	if err := json.Unmarshal(raw, &body); err != nil {
 		return invalid("does not have the right form", err)
 	}
-	input = bytes.TrimSpace(body.Input)
-	if len(input) == 0 || input[0] != '{' {
+	input = body.Input
+	if body.Input.Kind() != '{' {
 		return invalid("has no object input_payload", errors.New("no input_payload"))
 	}
 	if body.Key == nil {

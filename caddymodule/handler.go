@@ -11,7 +11,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"genesys-sidecar/caddymodule/genesys"
 )
@@ -100,7 +99,7 @@ type Handler struct {
 	keys    []keySource
 	inject  *pointer
 	invoker *genesys.Invoker
-	log     *zap.Logger
+	log     *slog.Logger
 }
 
 // Action tells which requests are data actions.
@@ -148,7 +147,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the handler.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.log = ctx.Logger()
+	h.log = slog.New(liveLog{}) // a call may outlive the configuration's own logger
 	app, err := ctx.App("genesys")
 	if err != nil {
 		return err
@@ -187,7 +186,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			Timeout:    time.Duration(h.Timeout),
 			MaxBody:    h.MaxResponseBody,
 		},
-		Log:       slog.New(liveLog{}),
+		Log:       h.log,
 		Forbidden: h.app.org.missingRole,
 	}
 	return nil
@@ -324,7 +323,7 @@ func (h *Handler) readBody(r *http.Request) ([]byte, error) {
 	case errors.As(err, &limit), int64(len(body)) > h.MaxRequestBody:
 		return nil, tooLarge
 	case err != nil:
-		return nil, caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("reading request body: %w", err))
+		return nil, &problemError{slug: slugBodyInvalid, err: err, detail: "The request's body could not be read to its end."}
 	}
 	return body, nil
 }

@@ -21,21 +21,21 @@ type org struct {
 	id     string // tells its records from another organisation's
 	tokens *genesys.Tokens
 	pause  genesys.Pause
-	secret atomic.Pointer[func() (string, error)]
+	secret atomic.Pointer[secretSource]
 
 	forbidden rate.Sometimes
 }
 
 // loadOrg returns the organisation of key.
-func loadOrg(key, tokenURL, clientID string) (*org, error) {
+func loadOrg(key, id, tokenURL, clientID string) (*org, error) {
 	loaded, _, err := orgs.LoadOrNew(key, func() (caddy.Destructor, error) {
-		o := &org{id: key, forbidden: rate.Sometimes{Interval: 10 * time.Minute}}
+		o := &org{id: id, forbidden: rate.Sometimes{Interval: 10 * time.Minute}}
 		o.tokens = genesys.NewTokens(genesys.TokenConfig{
 			TokenURL: tokenURL,
 			ClientID: func() (string, error) { return clientID, nil },
 			Secret: func() (string, error) {
 				if read := o.secret.Load(); read != nil {
-					return (*read)()
+					return read.read()
 				}
 				return "", errors.New("no secret is configured")
 			},
@@ -49,8 +49,8 @@ func loadOrg(key, tokenURL, clientID string) (*org, error) {
 	return loaded.(*org), nil
 }
 
-// setSecret makes read the way to the current secret.
-func (o *org) setSecret(read func() (string, error)) { o.secret.Store(&read) }
+// secretSource is a configuration's way to the secret.
+type secretSource struct{ read func() (string, error) }
 
 // missingRole logs what permission an administrator has to grant. A missing
 // one fails every call, but is worth one line.
@@ -78,7 +78,7 @@ func logToken(e genesys.TokenEvent) {
 		log.Info("token issued", zap.Time("expires", e.Expires), zap.Bool("background", e.Background),
 			zap.Duration("took", e.Took))
 	case genesys.TokenInvalidated:
-		log.Info("the API rejected the token")
+		log.Info("the API rejected the token; it is replaced")
 	}
 }
 

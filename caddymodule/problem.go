@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/google/uuid"
 
 	"genesys-sidecar/caddymodule/genesys"
@@ -156,17 +156,15 @@ func seconds(d time.Duration) string {
 // is known by, if any.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, key string, err error) error {
 	if r.Context().Err() != nil {
-		return nil // nobody is left to be told
+		// The caller has left, or has at least closed its half of the
+		// connection. Returning would answer 200, which is not what happened.
+		panic(http.ErrAbortHandler)
 	}
+	// Caddy would log an error that is returned, and the request's header with
+	// it, where the key stands.
 	var p *problemError
 	if !errors.As(err, &p) {
-		if p = problemOf(err); p == nil {
-			var handlerErr caddyhttp.HandlerError
-			if errors.As(err, &handlerErr) {
-				return err
-			}
-			return caddyhttp.Error(http.StatusInternalServerError, err)
-		}
+		p = problemOf(err)
 	}
 	if key != "" {
 		w.Header().Set("Idempotency-Key", key)
@@ -174,9 +172,21 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, key string, err
 	return writeAnswer(w, p.answer(idempotency.ID{}), nil)
 }
 
-// problemOf returns the problem that err of the gate or the invoker means, or
-// nil.
+// problemOf returns the problem that err of the gate or the invoker means.
 func problemOf(err error) *problemError {
+	p := problemAlone(err)
+	switch {
+	case errors.Is(err, idempotency.ErrUnresolved):
+		p.outcome = outcomeUnknown
+		p.detail += " Whether the call ran when it was sent before is still unknown."
+	case p.outcome == outcomeNotExecuted:
+		p.detail += " Nothing was sent."
+	}
+	return p
+}
+
+// problemAlone is problemOf but for what it says about an earlier attempt.
+func problemAlone(err error) *problemError {
 	var paused *genesys.PausedError
 	var token *genesys.TokenError
 	switch {
@@ -190,25 +200,31 @@ func problemOf(err error) *problemError {
 		return &problemError{slug: slugResultUnavailable, err: err, outcome: outcomeExecuted,
 			detail: "The call ran, but its answer was too large to be kept, or had to make room. It is not run again."}
 	case errors.Is(err, idempotency.ErrOverloaded):
-		return &problemError{slug: slugOverloaded, err: err, outcome: outcomeNotExecuted, retryable: true, retryAfter: time.Second,
-			detail: "The sidecar has as many calls under way as it can hold. Nothing was sent."}
+		// Whether a call with this key has run before was not even looked up.
+		return &problemError{slug: slugOverloaded, err: err, retryable: true, retryAfter: time.Second,
+			detail: "The sidecar has as many calls under way, or in a store of limited size, as it can hold. Nothing was sent for this request."}
 	case errors.Is(err, idempotency.ErrClosed), errors.Is(err, idempotency.ErrStore):
-		return &problemError{slug: slugStoreUnavailable, err: err, outcome: outcomeNotExecuted, retryable: true, retryAfter: 5 * time.Second,
-			detail: "The call could not be recorded, and what cannot be recorded is not sent. The sidecar's log tells what is wrong with its store."}
+		return &problemError{slug: slugStoreUnavailable, err: err, retryable: true, retryAfter: 5 * time.Second,
+			detail: "The store of answers does not work, and what cannot be recorded is not sent. The sidecar's log tells what is wrong with it."}
 	case errors.As(err, &paused):
 		return &problemError{slug: slugRateLimited, err: err, outcome: outcomeNotExecuted, retryable: true,
 			retryAfter: max(time.Until(paused.Until), time.Second),
-			detail:     "The platform has asked this organisation to pause, for longer than the call may take. Nothing was sent."}
+			detail:     "The platform has asked this organisation to pause, for longer than the call may take."}
 	case errors.As(err, &token) && token.Rejected:
 		return &problemError{slug: slugCredentialsRejected, err: err, outcome: outcomeNotExecuted, retryable: true,
 			retryAfter: max(token.RetryAfter, time.Second),
-			detail:     "The login service rejects the sidecar's OAuth client. Check its id, its secret, its grant type (client credentials) and the region. Nothing was sent."}
-	case errors.As(err, &token):
+			detail:     "The login service rejects the sidecar's OAuth client. Check its id, its secret, its grant type (client credentials) and the region."}
+	case errors.As(err, &token), errors.Is(err, context.DeadlineExceeded):
+		retryAfter := time.Second
+		if token != nil {
+			retryAfter = max(token.RetryAfter, retryAfter)
+		}
 		return &problemError{slug: slugTokenUnavailable, err: err, outcome: outcomeNotExecuted, retryable: true,
-			retryAfter: max(token.RetryAfter, time.Second),
-			detail:     "The login service gives no access token at the moment. Nothing was sent."}
+			retryAfter: retryAfter,
+			detail:     "The login service gives no access token at the moment."}
 	default:
-		return nil
+		return &problemError{slug: slugOverloaded, err: err, retryable: true, retryAfter: time.Second,
+			detail: "The sidecar could not take the call. Its log tells why."}
 	}
 }
 
@@ -231,25 +247,27 @@ func problemOfReply(reply genesys.Reply, honored bool) *problemError {
 		p.slug = slugUpstreamConflict
 		what = "The upstream answered 409: it knows the key from a call that failed, from another request, or from one that is still running."
 	case genesys.Paused, genesys.NoToken:
-		if own := problemOf(reply.Err); own != nil {
-			return own
-		}
-		what = "The call could not be sent."
+		p = problemAlone(reply.Err)
+		what = p.detail
 	default:
 		what = "The connection to the upstream was lost before its answer was complete."
 	}
-	p.outcome, p.retryable, p.detail = advice(reply.Fate == genesys.NotRun, honored, what)
-	if p.slug == slugUpstreamConflict && p.outcome == outcomeNotExecuted {
-		p.retryable = false // it would come to the same
+	if reply.Cause == genesys.Conflicted && reply.Fate == genesys.NotRun {
+		// This attempt did not run; of the one that the upstream remembers
+		// nothing is known here. Sent again, it would come to the same.
+		p.outcome, p.detail = outcomeUnknown, what+" Whether that call ran is unknown here. The key is free again at the sidecar, but not at the upstream."
+		return p
 	}
+	p.outcome, p.retryable, p.detail = advice(reply.Fate == genesys.NotRun, honored, what)
 	return p
 }
 
-// leftBehind is the problem of a call that nothing is known of but that it was
-// started.
+// leftBehind is the problem of a call that was started, and of which nothing is
+// kept that could be told: the sidecar ended while it ran, or what the upstream
+// said was too large.
 func leftBehind() *problemError {
 	p := &problemError{slug: slugUpstreamUnavailable}
-	p.outcome, p.retryable, p.detail = advice(false, false, "The sidecar ended while the call was under way.")
+	p.outcome, p.retryable, p.detail = advice(false, false, "The call was started, and no answer to it is recorded.")
 	return p
 }
 

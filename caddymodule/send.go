@@ -3,9 +3,8 @@ package caddymodule
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
-
-	"go.uber.org/zap"
 
 	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
@@ -24,7 +23,7 @@ func (h *Handler) send(ctx context.Context, claim *idempotency.Claim, a action, 
 		Header:   header,
 		Body:     body,
 		Key:      claim.UpstreamKey(),
-		Honored:  a.honored,
+		Honored:  claim.Honored(),
 		Resumed:  claim.Resumed(),
 		Conflict: h.onConflict(claim, a),
 	})
@@ -36,7 +35,7 @@ func (h *Handler) send(ctx context.Context, claim *idempotency.Claim, a action, 
 			result.Rest = reply.Rest
 		}
 	} else {
-		result.Answer = problemOfReply(reply, a.honored).answer(claim.ID())
+		result.Answer = problemOfReply(reply, claim.Honored()).answer(claim.ID())
 	}
 	h.logReply(claim, reply)
 	return result
@@ -87,31 +86,33 @@ func fateOf(f genesys.Fate) idempotency.Fate {
 
 // logReply logs what an operator should know of a call that was sent.
 func (h *Handler) logReply(claim *idempotency.Claim, reply genesys.Reply) {
-	fields := []zap.Field{
-		zap.Stringer("call", claim.ID()),
-		zap.Int("status", reply.Status),
-		zap.Int("attempts", reply.Attempts),
-		zap.String("correlation_id", reply.Header.Get("ININ-Correlation-Id")),
-		zap.Error(reply.Err),
-	}
+	level, msg := slog.LevelDebug, "call sent"
 	switch {
 	case reply.Fate == genesys.Unknown:
-		h.log.Warn("the outcome of a call is unknown", fields...)
+		level, msg = slog.LevelWarn, "the outcome of a call is unknown"
+	case reply.Cause == genesys.Conflicted:
+		level, msg = slog.LevelWarn, "the upstream rejects a call's key"
 	case reply.Cause != genesys.Answered:
-		h.log.Warn("a call was not sent", fields...)
-	default:
-		if c := h.log.Check(zap.DebugLevel, "call sent"); c != nil {
-			c.Write(fields...)
-		}
+		level, msg = slog.LevelWarn, "a call could not be sent"
 	}
+	attrs := []slog.Attr{
+		slog.String("call", claim.ID().String()),
+		slog.Int("status", reply.Status),
+		slog.Int("attempts", reply.Attempts),
+		slog.String("correlation_id", reply.Header.Get("ININ-Correlation-Id")),
+	}
+	if reply.Err != nil {
+		attrs = append(attrs, slog.String("error", reply.Err.Error()))
+	}
+	h.log.LogAttrs(context.Background(), level, msg, attrs...)
 }
 
 // logRefusal logs why a call was not even claimed, where an operator can do
 // something about it.
 func (h *Handler) logRefusal(err error) {
 	p := problemOf(err)
-	if p == nil || problemKinds[p.slug].status < http.StatusInternalServerError {
+	if problemKinds[p.slug].status < http.StatusInternalServerError {
 		return
 	}
-	h.log.Error("refusing a call", zap.String("problem", p.slug), zap.Error(err))
+	h.log.Error("refusing a call", slog.String("problem", p.slug), slog.String("error", err.Error()))
 }

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"github.com/caddyserver/caddy/v2"
@@ -68,7 +69,11 @@ func (s *DiskStorage) Provision(caddy.Context) error {
 	if s.dir, err = filepath.Abs(dir); err != nil {
 		return fmt.Errorf("reading dir: %w", err)
 	}
-	// The same directory by another name must be one store.
+	// The same directory by another name must be one store, from the first
+	// time on: a link is only resolved where it leads to something.
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("making store directory: %w", err)
+	}
 	if real, err := filepath.EvalSymlinks(s.dir); err == nil {
 		s.dir = real
 	}
@@ -105,11 +110,9 @@ func (s *DiskStorage) Open(log *slog.Logger) (idempotency.Store, error) {
 type MemoryStorage struct {
 	// About how many bytes are held at most. When they are full, the oldest
 	// answers go, but not the knowledge that their calls ran; when that alone
-	// fills them, new calls are refused. Default: 268435456 (256 MiB).
+	// fills them, new calls are refused. Default: 67108864 (64 MiB).
 	MaxSize int64 `json:"max_size,omitempty"`
 }
-
-const defaultMemorySize = 256 << 20
 
 // CaddyModule returns the Caddy module information.
 func (MemoryStorage) CaddyModule() caddy.ModuleInfo {
@@ -122,7 +125,7 @@ func (MemoryStorage) CaddyModule() caddy.ModuleInfo {
 // Provision applies the default.
 func (s *MemoryStorage) Provision(caddy.Context) error {
 	if s.MaxSize == 0 {
-		s.MaxSize = defaultMemorySize
+		s.MaxSize = memory.DefaultMaxSize
 	}
 	return nil
 }

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -17,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"genesys-sidecar/caddymodule/genesys"
+	"genesys-sidecar/caddymodule/idempotency"
 )
 
 func init() {
@@ -39,6 +42,11 @@ type Transport struct {
 // maxIdleConns is how many idle connections to the upstream are kept, where
 // the configuration does not say.
 const maxIdleConns = 256
+
+// idleTimeout is how long an idle connection to the upstream is kept, likewise.
+// A call on one that the upstream is just closing has an unknown outcome, so
+// that the sidecar had better be the first to close it.
+const idleTimeout = 30 * time.Second
 
 // CaddyModule returns the Caddy module information.
 func (Transport) CaddyModule() caddy.ModuleInfo {
@@ -77,8 +85,15 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		return err
 	}
 	t.app = app.(*App)
+	if slices.Contains(t.Versions, "3") {
+		// Caddy closes it with the configuration, which calls outlive.
+		return errors.New("versions: HTTP/3 would cut calls off at a reload; use 1.1 and 2")
+	}
 	if t.KeepAlive == nil {
-		t.KeepAlive = &reverseproxy.KeepAlive{MaxIdleConnsPerHost: maxIdleConns}
+		t.KeepAlive = &reverseproxy.KeepAlive{
+			MaxIdleConnsPerHost: maxIdleConns,
+			IdleConnTimeout:     caddy.Duration(idleTimeout),
+		}
 	}
 	return t.HTTPTransport.Provision(ctx)
 }
@@ -196,12 +211,10 @@ func peekErrorBody(resp *http.Response) (genesys.ErrorBody, bool, error) {
 
 // tokenAnswer answers req in the upstream's place where there is no token.
 func tokenAnswer(req *http.Request, err error) (*http.Response, error) {
-	p := problemOf(err)
-	if p == nil {
+	if req.Context().Err() != nil {
 		return nil, err
 	}
-	var none [32]byte
-	answer := p.answer(none)
+	answer := problemOf(err).answer(idempotency.ID{})
 	return &http.Response{
 		StatusCode:    answer.Status,
 		Proto:         "HTTP/1.1",

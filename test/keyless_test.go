@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"genesys-sidecar/caddymodule/sandbox"
 )
@@ -167,4 +168,30 @@ func TestTheKeyIsWrittenIntoTheBody(t *testing.T) {
 	if a := s.send(t, request{path: execute, body: `{}`, header: []string{"Idempotency-Key", "k-2"}}); a.status != 400 || !strings.Contains(a.body, "body.invalid") {
 		t.Errorf("got %+v", a)
 	}
+}
+
+func TestAnAnsweredCallDoesNotSwallowTheNextAfterACrash(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{})
+	s.send(t, keyless)
+	time.Sleep(200 * time.Millisecond) // within which the delivery is noted
+	s.kill(t)
+	s.start(t)
+	if a := s.send(t, keyless); a.status != 200 || a.replayed() {
+		t.Errorf("got %+v", a)
+	}
+	p.wantEffects(t, 2)
+}
+
+func TestBeingToldAgainExtendsTheWindow(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{block: "key adopt 2s"})
+	call := keyless
+	call.header = []string{"Sandbox-Fault", "execute-then-drop"}
+	for start := time.Now(); time.Since(start) < 5*time.Second; time.Sleep(500 * time.Millisecond) {
+		if a := s.send(t, call); a.status != 502 {
+			t.Fatalf("got %+v", a)
+		}
+	}
+	p.wantEffects(t, 1)
 }

@@ -232,3 +232,49 @@ func TestTheDemoDoesWhatItSays(t *testing.T) {
 		t.Errorf("the demo ended with %v: %s", err, out.String())
 	}
 }
+
+func TestAStoreBehindALinkSurvivesTheFirstReload(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	real, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(real, link); err != nil {
+		t.Fatal(err)
+	}
+	s := newSidecar(t, p, options{global: "store disk " + filepath.Join(link, "new")})
+	first := s.send(t, keyed(1))
+	s.reload(t)
+	if a := s.send(t, keyed(1)); a.body != first.body {
+		t.Errorf("got %+v", a)
+	}
+}
+
+func TestARejectedReloadChangesNothing(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{})
+	first := s.send(t, keyed(1))
+	taken := strings.TrimPrefix(p.url, "http://")
+	good, err := os.ReadFile(s.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := strings.Replace(string(good), "store disk", "client_secret wrong\n\t\tcache off\n\t\tstore disk", 1) +
+		"http://" + taken + " {\n\tbind 127.0.0.1\n\trespond ok\n}\n"
+	if err := os.WriteFile(s.config(), []byte(bad), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		out, err := s.command("reload", "--config", s.config(), "--adapter", "caddyfile", "--address", s.admin, "--force").CombinedOutput()
+		if err == nil {
+			t.Fatalf("the reload was accepted: %s", out)
+		}
+	}
+	if err := os.WriteFile(s.config(), good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.control(t, "POST", "/sandbox/tokens/revoke", "")
+	if a := s.send(t, keyed(2)); a.status != 200 {
+		t.Errorf("a call after it got %+v", a)
+	}
+	if a := s.send(t, keyed(1)); a.body != first.body {
+		t.Errorf("a repeat after it got %+v", a)
+	}
+}

@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -201,8 +202,8 @@ func TestAnAnswerTooLargeToKeepGoesToItsFirstCaller(t *testing.T) {
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{block: "max_response_body 1MiB"})
 	call := request{path: execute, body: `{"a":1}`, header: []string{"Sandbox-Fault", "large=3MiB", "Idempotency-Key", "k"}}
-	if a := s.send(t, call); a.status != 200 || len(a.body) != 3<<20 {
-		t.Fatalf("got %d with %d bytes", a.status, len(a.body))
+	if a := s.send(t, call); a.status != 200 || len(a.body) != 3<<20 || a.header.Get("Cache-Status") != "genesys; fwd=miss" {
+		t.Fatalf("got %d with %d bytes, Cache-Status %s", a.status, len(a.body), a.header.Get("Cache-Status"))
 	}
 	for range 2 {
 		if a := s.send(t, call); a.status != 409 || !strings.Contains(a.body, `"code":"result.unavailable"`) || !strings.Contains(a.body, `"outcome":"executed"`) {
@@ -278,5 +279,45 @@ func TestAnUpstreamThatCannotBeReachedLeavesTheKeyFree(t *testing.T) {
 	s.reload(t)
 	if a := s.send(t, call); a.status != 200 {
 		t.Errorf("once it can be reached: %+v", a)
+	}
+}
+
+func TestATokenOutageSaysNothingOfACallThatMayHaveRun(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{block: "attempts 1"})
+	call := request{path: invoke, body: `{"input":{"a":1}}`, header: []string{"Sandbox-Fault", "execute-then-drop; times=1", "Idempotency-Key", "k"}}
+	if a := s.send(t, call); a.status != 502 || !strings.Contains(a.body, `"outcome":"unknown"`) {
+		t.Fatalf("got %+v", a)
+	}
+	s.stop(t)
+	p.control(t, "PUT", "/sandbox/token-endpoint", `{"mode":"down"}`)
+	s.start(t)
+	a := s.send(t, call)
+	if a.status != 503 || !strings.Contains(a.body, `"outcome":"unknown"`) || !strings.Contains(a.body, `"safe_new_key":false`) {
+		t.Errorf("got %+v", a)
+	}
+	call.header[3] = "another"
+	if a := s.send(t, call); a.status != 503 || !strings.Contains(a.body, `"outcome":"not_executed"`) {
+		t.Errorf("a call that was never sent got %+v", a)
+	}
+}
+
+func TestACallerThatClosesItsHalfIsNotToldOfASuccess(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{})
+	conn, err := net.Dial("tcp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nSandbox-Fault: slow=300ms\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", execute)
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got := readAll(t, conn); got != "" {
+		t.Errorf("it was told %q", got)
+	}
+	if a := s.send(t, request{path: execute, body: `{}`, header: []string{"Idempotency-Key", "k"}}); a.status != 200 {
+		t.Errorf("its retry got %+v", a)
 	}
 }

@@ -209,3 +209,21 @@ func TestTheTokenIsRefreshedBeforeItExpires(t *testing.T) {
 		}
 	}
 }
+
+func TestAnActionThatIsForbiddenKeepsNoOtherFromRunning(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{})
+	for i := range 20 {
+		bad := keyed(i)
+		bad.header = append(bad.header, "Sandbox-Fault", "403")
+		if a := s.send(t, bad); a.status != 403 {
+			t.Fatalf("got %+v", a)
+		}
+		if a := s.send(t, keyed(100+i)); a.status != 200 {
+			t.Fatalf("another action got %+v", a)
+		}
+	}
+	if n := p.Summary().TokensIssued; n > 8 {
+		t.Errorf("%d tokens", n)
+	}
+}

@@ -111,27 +111,22 @@ const (
 
 // Reply is what came of a data action.
 type Reply struct {
-	Fate       Fate
-	Cause      Cause
-	Status     int // the upstream's last; 0: none
-	Header     http.Header
-	Body       []byte
-	Rest       *Rest         // see Policy.MaxBody; nil: Body is whole
-	RetryAfter time.Duration // for Paused
-	Err        error         // for other Causes than Answered
-	Attempts   int
+	Fate     Fate
+	Cause    Cause
+	Status   int // the upstream's last; 0: none
+	Header   http.Header
+	Body     []byte
+	Rest     *Rest // see Policy.MaxBody; nil: Body is whole
+	Err      error // for other Causes than Answered and Conflicted
+	Attempts int
 }
 
-// Ready fetches a token and sees to it that the organisation is not paused
-// beyond deadline. Called before a data action is claimed, it keeps what
+// Ready waits until the organisation is not paused, unless it is beyond
+// deadline, and fetches a token. Called before a data action is claimed, it keeps what
 // cannot be sent anyway from leaving anything behind. Its errors are those of
 // Tokens.Token and Pause.Wait.
 func (i *Invoker) Ready(ctx context.Context, deadline time.Time) error {
-	now := time.Now()
-	if d, paused := i.Pause.Remaining(now); paused && now.Add(d).After(deadline) {
-		return &PausedError{Until: now.Add(d)}
-	}
-	_, err := i.Tokens.Token(ctx)
+	_, err := i.ready(ctx, deadline)
 	return err
 }
 
@@ -152,8 +147,11 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 	for n := 1; ; n++ {
 		tok, err := i.ready(ctx, deadline)
 		if err != nil {
-			if n == 1 {
+			if n == 1 || reply.Status == http.StatusUnauthorized && !unsure {
+				closeRest(reply)
+				attempts := reply.Attempts
 				reply = refusal(err)
+				reply.Attempts = attempts
 			}
 			break
 		}
@@ -230,7 +228,7 @@ func (i *Invoker) ready(ctx context.Context, deadline time.Time) (Token, error) 
 func refusal(err error) Reply {
 	var paused *PausedError
 	if errors.As(err, &paused) {
-		return Reply{Fate: NotRun, Cause: Paused, RetryAfter: time.Until(paused.Until), Err: err}
+		return Reply{Fate: NotRun, Cause: Paused, Err: err}
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return Reply{Fate: NotRun, Cause: Unreachable, Err: err}
@@ -263,14 +261,14 @@ func (i *Invoker) resolve(ctx context.Context, r *Request, reply *Reply) (Reply,
 	}
 }
 
-// forbidden drops a token that was refused, so that a role that is granted
-// counts from the next call on.
+// forbidden has a token replaced that was refused, so that a role that is
+// granted counts from the next call on.
 func (i *Invoker) forbidden(reply Reply, tok Token) {
 	body, ok := ParseErrorBody(reply.Header.Get("Content-Type"), reply.Body)
 	if !ok || !RefusedBeforeRunning(http.StatusForbidden, body.Code) {
 		return // a remote service's own refusal
 	}
-	i.Tokens.Invalidate(tok)
+	i.Tokens.Renew(tok)
 	if i.Forbidden != nil {
 		i.Forbidden(body)
 	}

@@ -99,7 +99,9 @@ func TestAnyRejectionIsResentWhereTheKeyIsHonored(t *testing.T) {
 	})
 }
 
-func TestRejectionIsPassedOnWithItsBodyIfThereIsNoNewToken(t *testing.T) {
+// The platform's 401 would tell the caller to mend credentials that it does not
+// have.
+func TestRejectionIsToldAsWhatItIsIfThereIsNoNewToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := benchFor(t, scripted(saysCode(401, "bad.credentials")))
 		b.login.answer = func(n int, _ *http.Request) (*http.Response, error) {
@@ -109,8 +111,8 @@ func TestRejectionIsPassedOnWithItsBodyIfThereIsNoNewToken(t *testing.T) {
 			return grantAnswer(n, 86400), nil
 		}
 		reply := b.Invoke(within(t, time.Minute), call())
-		wantOutcome(t, reply, outcome{NotRun, Answered, 401})
-		if !strings.Contains(string(reply.Body), "bad.credentials") || reply.Attempts != 1 {
+		wantOutcome(t, reply, outcome{NotRun, NoToken, 0})
+		if reply.Attempts != 1 {
 			t.Errorf("%+v", reply)
 		}
 	})
@@ -151,7 +153,7 @@ func TestReadyFetchesTheToken(t *testing.T) {
 	})
 }
 
-func TestForbiddenDropsTheTokenAndTellsWhy(t *testing.T) {
+func TestForbiddenHasTheTokenReplacedAndTellsWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for code, want := range map[string]bool{
 			"missing.permissions": true, "missing.any.permissions": true, "not.authorized": true,
@@ -167,8 +169,13 @@ func TestForbiddenDropsTheTokenAndTellsWhy(t *testing.T) {
 			b.Forbidden = func(e ErrorBody) { told = append(told, e) }
 			wantOutcome(t, b.Invoke(within(t, time.Minute), call()), outcome{NotRun, Answered, 403})
 			wantCount(t, up, 1)
-			if (len(told) == 1) != want || len(told) > 1 || b.Tokens.Status().Usable == want {
-				t.Errorf("%q: told %v, token usable %v", code, told, b.Tokens.Status().Usable)
+			before := b.Tokens.Status().Generation
+			if _, err := b.Tokens.Token(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			replaced := b.Tokens.Status().Generation > before
+			if (len(told) == 1) != want || len(told) > 1 || replaced != want {
+				t.Errorf("%q: told %v, token replaced %v", code, told, replaced)
 			}
 			if want && told[0].MessageParams["permissions"] != "[integrations:action:execute]" {
 				t.Errorf("told %+v", told)

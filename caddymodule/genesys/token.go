@@ -46,9 +46,6 @@ const (
 	renewalInterval = 15 * time.Second
 )
 
-// errRenewedTooOften is the error while renewals are held back.
-var errRenewedTooOften = errors.New("the API rejects each token soon after it was issued")
-
 // errTokensClosed is the error of a fetch after Close.
 var errTokensClosed = errors.New("the token source is closed")
 
@@ -209,7 +206,7 @@ func (t *Tokens) Token(ctx context.Context) (Token, error) {
 		}
 		select {
 		case <-f.done:
-			if f.err != nil {
+			if f.err != nil && !t.usable() {
 				e := *f.err
 				return Token{}, &e
 			}
@@ -227,7 +224,12 @@ func (t *Tokens) next(now time.Time) (Token, *flight, error) {
 	defer t.mu.Unlock()
 	mayFetch := t.flight == nil && !t.closed && !now.Before(t.notBefore)
 	if t.current.usable(now) {
-		if mayFetch && !now.Before(t.current.refreshAt) {
+		switch {
+		case t.current.doubted && t.flight != nil:
+			return Token{}, t.flight, nil
+		case t.current.doubted && mayFetch:
+			return Token{}, t.startLocked(false), nil
+		case mayFetch && !now.Before(t.current.refreshAt):
 			t.startLocked(true)
 		}
 		return t.current.Token, nil, nil
@@ -313,23 +315,40 @@ func (t *Tokens) failLocked(fail *failure, now time.Time) *TokenError {
 // fetched anew once. (An organisation under HIPAA rules loses tokens after 15
 // idle minutes, long before they expire.)
 //
-// If the API rejects token after token, fetches are held back, and Token fails
-// meanwhile.
+// If the API rejects token after token, it is not the token's fault, or no
+// fetch will mend it: the current one is then kept for a while. One action that
+// is always rejected must not keep all others from theirs.
 func (t *Tokens) Invalidate(tok Token) {
+	t.replace(tok, func() bool { t.current = lease{}; return true })
+}
+
+// Renew says that the API rejected tok for what it may do. It is replaced
+// before it is used again, as a new one may do more by now; but where none can
+// be had it goes on being used. Otherwise Renew is as Invalidate.
+func (t *Tokens) Renew(tok Token) {
+	t.replace(tok, func() bool {
+		was := t.current.doubted
+		t.current.doubted = true
+		return !was
+	})
+}
+
+// replace marks tok if it is current and a renewal is due. markLocked tells
+// whether that is news.
+func (t *Tokens) replace(tok Token, markLocked func() bool) {
 	t.mu.Lock()
-	if tok.generation == 0 || tok.generation != t.current.generation {
-		t.mu.Unlock()
-		return
-	}
-	t.current = lease{}
-	now := time.Now()
-	if wait := t.renewals.ReserveN(now, 1).DelayFrom(now); wait > 0 && now.Add(wait).After(t.notBefore) {
-		t.notBefore = now.Add(wait)
-		t.blocked = &TokenError{Err: errRenewedTooOften}
-		t.lastErr, t.lastErrAt = t.blocked, now
-	}
+	current := tok.generation != 0 && tok.generation == t.current.generation
+	news := current && (t.current.doubted || t.renewals.Allow()) && markLocked()
 	t.mu.Unlock()
-	t.log(TokenEvent{Kind: TokenInvalidated, Generation: tok.generation})
+	if news {
+		t.log(TokenEvent{Kind: TokenInvalidated, Generation: tok.generation})
+	}
+}
+
+func (t *Tokens) usable() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.current.usable(time.Now())
 }
 
 // Close cancels the fetch under way, if any, and prevents further ones. The

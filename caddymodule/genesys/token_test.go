@@ -273,21 +273,42 @@ func TestRejectedTokensAreNotRenewedWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &endpoint{life: 86400}
 		tokens := tokensFor(t, e)
-		var held *TokenError
 		for start := time.Now(); time.Since(start) < time.Hour; time.Sleep(time.Second) {
 			tok, err := tokens.Token(t.Context())
 			if err != nil {
-				errors.As(err, &held)
-				continue
+				t.Fatal(err) // others may be served with it
 			}
 			tokens.Invalidate(tok) // as if the API had said 401
-		}
-		if held == nil || held.Rejected || held.RetryAfter <= 0 || held.RetryAfter > renewalInterval {
-			t.Errorf("held back with %+v", held)
 		}
 		if most := renewalBurst + int(time.Hour/renewalInterval) + 1; e.count() > most {
 			t.Errorf("%d requests in an hour, want at most %d", e.count(), most)
 		}
+	})
+}
+
+func TestARenewedTokenIsReplacedBeforeItIsUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens := tokensFor(t, &endpoint{life: 86400, took: time.Second})
+		tokens.Renew(wantToken(t, tokens, "token-1"))
+		wantToken(t, tokens, "token-2")
+	})
+}
+
+func TestARenewedTokenIsUsedWhereNoneCanBeHad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &endpoint{life: 86400}
+		tokens := tokensFor(t, e)
+		tok := wantToken(t, tokens, "token-1")
+		e.answer = func(int, *http.Request) (*http.Response, error) { return answer(503, ""), nil }
+		tokens.Renew(tok)
+		for range 100 {
+			wantToken(t, tokens, "token-1")
+		}
+		if n := e.count(); n != 2 {
+			t.Errorf("%d requests, want one more", n)
+		}
+		tokens.Invalidate(tok)
+		wantTokenError(t, tokens)
 	})
 }
 

@@ -32,6 +32,7 @@ type lease struct {
 	Token
 	refreshAt time.Time // from here it is replaced in the background
 	usedUntil time.Time // from here it is not handed out any more
+	doubted   bool      // it is to be replaced before it is used again, if it can be
 }
 
 // newLease says when to use and when to replace what was granted. A token is

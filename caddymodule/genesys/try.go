@@ -143,7 +143,7 @@ func newRequest(ctx context.Context, r Request) *http.Request {
 	}
 	req.Header.Set("Idempotency-Key", r.Key)
 	switch {
-	case len(r.Body) > 0, r.Method == "GET", r.Method == "HEAD", r.Method == "OPTIONS":
+	case len(r.Body) > 0, r.Method == "GET", r.Method == "HEAD", r.Method == "OPTIONS", r.Method == "TRACE":
 		req.Body = opaqueBody{bytes.NewReader(r.Body)}
 	default:
 		for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
@@ -166,6 +166,9 @@ func attemptError(ctx context.Context, tok Token, err error) error {
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	}
+	if strings.Contains(err.Error(), "malformed") {
+		return errors.New("malformed HTTP answer")
 	}
 	if text := err.Error(); tok.Value != "" && strings.Contains(text, tok.Value) {
 		return errors.New(strings.ReplaceAll(text, tok.Value, "[redacted]"))

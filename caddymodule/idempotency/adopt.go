@@ -98,6 +98,11 @@ func (g *Gate) adopt(ctx context.Context, ward *ward, call Call) (*Record, error
 				ward.mu.Unlock()
 				return rec, nil
 			}
+			// It is past its window. Left unsettled, it would be looked at by
+			// every call like it until it expires.
+			if err := g.store.Settle(ctx, rec.ID, rec.Owner); err != nil {
+				g.log.Warn("settling a call past its window", slog.String("id", rec.ID.String()), slog.Any("error", err))
+			}
 		}
 		left := ward.left
 		ward.mu.Unlock()

@@ -54,7 +54,7 @@ type Call struct {
 	Deadline time.Duration
 
 	// Prepare is called before the claim; if it fails, nothing is claimed and
-	// Do returns its error. It must not have effects that matter if the call
+	// Do returns its error, with ErrUnresolved where that applies. It must not have effects that matter if the call
 	// is then not sent.
 	Prepare func(context.Context) error
 
@@ -80,6 +80,9 @@ func (c *Claim) UpstreamKey() string { return c.record.UpstreamKey }
 // Resumed tells whether the call may have been sent before, under the same
 // upstream key.
 func (c *Claim) Resumed() bool { return c.resumed }
+
+// Honored tells whether the upstream is known to honor UpstreamKey.
+func (c *Claim) Honored() bool { return c.record.Honored }
 
 // Rekey makes key the one to send, durably, before anything is sent with it:
 // else a crash would forget that key, and the call would be sent again with
@@ -175,6 +178,10 @@ var (
 
 	// ErrClosed is returned once the gate has been closed.
 	ErrClosed = errors.New("the gate is closed")
+
+	// ErrUnresolved is wrapped by errors about a call that was started before:
+	// whether it ran is not known, and could not be found out now.
+	ErrUnresolved = errors.New("whether the call ran is still unknown")
 
 	// ErrStore is wrapped by errors of the store.
 	ErrStore = errors.New("the store does not answer")

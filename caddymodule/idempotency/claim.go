@@ -36,7 +36,11 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 		// A token that cannot be had, a pause that will not end in time: found
 		// out before the claim, they leave nothing behind.
 		if !prepared {
+			close(f.unanswered)
 			if err := call.Prepare(ctx); err != nil {
+				if present != nil && present.Honored {
+					err = fmt.Errorf("%w: %w", ErrUnresolved, err)
+				}
 				return nil, nil, err
 			}
 			prepared = true
@@ -55,7 +59,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			return nil, nil, storeError(err)
 		}
 		if present == nil {
-			return g.claimed(next, over != Owner{}), nil, nil
+			return g.claimed(next, before != nil && before.Honored), nil, nil
 		}
 	}
 }
@@ -100,9 +104,10 @@ func (g *Gate) mayResend(rec *Record, call Call) bool {
 }
 
 // trusted tells whether the upstream can be trusted to know rec's key until
-// the deadline of a call that starts now.
+// the deadline of a call that starts now: as it was configured when rec was
+// made, and as it is now.
 func (g *Gate) trusted(rec *Record, call Call) bool {
-	return rec.Honored && time.Now().Add(call.Deadline).Before(rec.Started.Add(trust))
+	return rec.Honored && call.Honored && time.Now().Add(call.Deadline).Before(rec.Started.Add(trust))
 }
 
 // takeover returns next as the record of a claim over rec: the same call, sent

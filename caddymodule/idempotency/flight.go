@@ -14,8 +14,9 @@ type flight struct {
 	fingerprint Fingerprint
 	callers     atomic.Int64
 
-	bound chan struct{} // closed once the call is claimed under fingerprint
-	done  chan struct{} // closed once out and err are set
+	unanswered chan struct{} // closed once it is clear that no answer is recorded
+	bound      chan struct{} // closed once the call is claimed under fingerprint
+	done       chan struct{} // closed once out and err are set
 
 	mu   sync.Mutex
 	out  *Outcome      // guarded by mu until done
@@ -27,6 +28,7 @@ func newFlight(id ID, fp Fingerprint) *flight {
 	return &flight{
 		id:          id,
 		fingerprint: fp,
+		unanswered:  make(chan struct{}),
 		bound:       make(chan struct{}),
 		done:        make(chan struct{}),
 	}
@@ -34,24 +36,43 @@ func newFlight(id ID, fp Fingerprint) *flight {
 
 // admit decides whether a caller that is not the first may wait for f. As long
 // as nothing has been claimed, f may turn out to be the wrong request for its
-// key, and the caller the right one.
-func (f *flight) admit(ctx context.Context, expired <-chan time.Time, call Call) error {
+// key, and the caller the right one. One that is in a hurry waits for nothing
+// but a look into the store.
+func (f *flight) admit(ctx context.Context, expired <-chan time.Time, call Call, hurry bool) error {
+	var unanswered <-chan struct{}
+	if hurry {
+		unanswered = f.unanswered
+	}
 	select {
 	case <-f.bound:
 	case <-f.done:
+	case <-unanswered:
 	case <-expired:
 		return ErrInUse
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if f.fingerprint == call.Fingerprint {
+	bound, done := isClosed(f.bound), isClosed(f.done)
+	switch {
+	case f.fingerprint == call.Fingerprint && hurry && !done:
+		return ErrInUse
+	case f.fingerprint == call.Fingerprint:
 		return nil
-	}
-	select {
-	case <-f.bound:
+	case bound:
 		return ErrKeyReused
-	default:
+	case done:
 		return errAgain
+	default:
+		return ErrInUse
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -134,16 +134,8 @@ func (g *Gate) await(ctx context.Context, f *flight, call Call, first, adopter b
 		expired = timer.C
 	}
 	if !first {
-		if err := f.admit(ctx, expired, call); err != nil {
+		if err := f.admit(ctx, expired, call, bounded && call.Wait <= 0); err != nil {
 			return nil, err
-		}
-	}
-	if bounded && call.Wait <= 0 {
-		select {
-		case <-f.done:
-			return f.outcome(first)
-		default:
-			return nil, ErrInUse
 		}
 	}
 
@@ -234,7 +226,7 @@ func (g *Gate) fly(f *flight, call Call) {
 	out = told(rec, result)
 	if ours && result.Fate != Freed {
 		g.cache.Load().set(rec)
-		out.Stored, out.Expires = true, rec.Expires
+		out.Stored, out.Expires = out.Rest == nil, rec.Expires
 	}
 	g.land(f)
 	f.finish(out, nil)
@@ -298,11 +290,13 @@ func replay(rec *Record, fp Fingerprint) (*Outcome, error) {
 		Expires: rec.Expires,
 		owner:   rec.Owner,
 	}
-	if rec.State == Done {
+	switch {
+	case rec.State == Open:
+		out.Answer = nil // it says that the call may be tried again, which is over
+	case rec.State == Done && rec.Answer == nil:
+		return nil, ErrResultUnavailable
+	case rec.State == Done:
 		out.Fate = Kept
-		if rec.Answer == nil {
-			return nil, ErrResultUnavailable
-		}
 	}
 	return out, nil
 }

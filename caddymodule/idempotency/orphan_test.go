@@ -188,12 +188,12 @@ func TestOrphanThatIsSentAgainByItsKeyStaysAnOrphan(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		rec := w.leftKeyless("made-up", true, idempotency.Open, time.Minute)
 		w.restart()
-		out := w.do2(w.keyed("made-up"), "r") // an operator, or a caller that heeds the key it was told
+		out := w.do2(w.honored("made-up"), "r") // an operator, or a caller that heeds the key it was told
 		want(t, out, executed, isKept, "ran under up-made-up")
 		if now := w.record("made-up"); now.Adoption != rec.Adoption {
 			t.Errorf("the record is %+v", now)
 		}
-		if out := w.do(w.keyless("r")); !out.Adopted {
+		if out := w.do(w.honoredKeyless("r")); !out.Adopted {
 			t.Errorf("the outcome is %+v", out)
 		}
 	})
@@ -204,7 +204,7 @@ func TestOrphanThatIsFreedWhileItIsAdoptedRunsUnderItsKeys(t *testing.T) {
 		rec := w.leftKeyless("made-up", true, idempotency.Open, time.Minute)
 		w.restart()
 		w.store.hookBefore(opGet, func() error { return w.store.Store.Release(t.Context(), rec.ID, rec.Owner) })
-		out := w.do(w.keyless("r"))
+		out := w.do(w.honoredKeyless("r"))
 		want(t, out, executed, isKept, "ran under up-made-up")
 		if out.Key != "made-up" {
 			t.Errorf("the outcome is %+v", out)
@@ -219,9 +219,9 @@ func TestClaimThatFailedThoughItWasMadeDoesNotForgetTheOrphan(t *testing.T) {
 		w.leftKeyless("made-up", true, idempotency.Open, time.Minute)
 		w.restart()
 		w.store.lose(opClaim)
-		w.doErr(w.keyless("r"), idempotency.ErrStore)
+		w.doErr(w.honoredKeyless("r"), idempotency.ErrStore)
 		w.store.mend()
-		out := w.do(w.keyless("r"))
+		out := w.do(w.honoredKeyless("r"))
 		want(t, out, executed, isKept, "ran under up-made-up")
 		if !out.Adopted {
 			t.Errorf("the outcome is %+v", out)
@@ -235,13 +235,13 @@ func TestClaimThatFailedThoughItWasMadeIsNoCallUnderWay(t *testing.T) {
 		w.leftKeyless("made-up", true, idempotency.Started, time.Minute)
 		w.restart()
 		w.store.lose(opClaim)
-		w.doErr(w.keyless("r"), idempotency.ErrStore)
+		w.doErr(w.honoredKeyless("r"), idempotency.ErrStore)
 		w.store.mend()
 		if rec := w.record("made-up"); rec == nil || rec.State != idempotency.Open {
 			t.Errorf("the record is %+v", rec)
 		}
 		time.Sleep(window + time.Nanosecond)
-		if out := w.do(w.keyless("r")); out.Adopted {
+		if out := w.do(w.honoredKeyless("r")); out.Adopted {
 			t.Errorf("after the window, the outcome is %+v", out)
 		}
 	})

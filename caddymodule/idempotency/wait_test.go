@@ -62,7 +62,7 @@ func TestWaitEndsThoughTheFirstCallIsNotEvenClaimed(t *testing.T) {
 		if _, err := other.result(); !errors.Is(err, idempotency.ErrInUse) || other.took != wait {
 			t.Errorf("the other request, after %v: %v", other.took, err)
 		}
-		if _, err := first.result(); err != context.DeadlineExceeded {
+		if _, err := first.result(); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the first: %v", err)
 		}
 	})

@@ -80,6 +80,12 @@ func (w *world) honored(key string) idempotency.Call {
 }
 
 // keyless returns a call without a key.
+func (w *world) honoredKeyless(request string) idempotency.Call {
+	call := w.keyless(request)
+	call.Honored = true
+	return call
+}
+
 func (w *world) keyless(request string) idempotency.Call {
 	call := w.keyed("")
 	call.Fingerprint = fp(request)

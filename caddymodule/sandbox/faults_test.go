@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"compress/gzip"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -152,7 +153,7 @@ func TestTruncatedAnswerHasWholeLengthAndHalfTheBody(t *testing.T) {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	if res.ContentLength != 100<<10 || len(body) != 50<<10 || err != io.ErrUnexpectedEOF {
+	if res.ContentLength != 100<<10 || len(body) != 50<<10 || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("%d of %d bytes, error %v", len(body), res.ContentLength, err)
 	}
 	r.wantEffects(1)

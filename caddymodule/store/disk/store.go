@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -40,6 +41,7 @@ type Store struct {
 
 	stop       chan struct{} // closed by Close
 	background sync.WaitGroup
+	syncing    atomic.Bool // a sync of notes is about to begin
 
 	// ids makes changes of one record atomic. Writers hold their lock until
 	// the change is durable, and readers take it as well, so that nobody acts
@@ -290,7 +292,30 @@ func (s *Store) change(ctx context.Context, id idempotency.ID, opts *pebble.Writ
 	if failed := s.failed(); failed != nil {
 		return failed // and let the batch go: who knows who holds it
 	}
+	if !opts.Sync {
+		s.syncSoon()
+	}
 	return errors.Join(err, b.Close())
+}
+
+// syncSoon has what was committed without a sync made durable in the
+// background. Left alone, it would stay in Pebble's buffer until the next
+// commit that asks for a sync, for hours where there is little to do. It must
+// be called between begin and end.
+func (s *Store) syncSoon() {
+	if !s.syncing.CompareAndSwap(false, true) {
+		return // it will be synced along
+	}
+	s.background.Go(func() {
+		s.syncing.Store(false)
+		if s.begin(context.Background()) != nil {
+			return // Close flushes
+		}
+		defer s.end()
+		if err := s.db.LogData(nil, pebble.Sync); err != nil && s.failed() == nil {
+			s.logger.Error("syncing notes", slog.Any("error", err))
+		}
+	})
 }
 
 // owns tells whether owner is the token of rec. The zero Owner owns nothing.
