@@ -1,6 +1,11 @@
 package test
 
 import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -36,6 +41,31 @@ func TestAnAnsweredCallDoesNotSwallowTheNext(t *testing.T) {
 		}
 	}
 	p.wantEffects(t, 5)
+}
+
+// A caller that hangs up as soon as it has its answer is no caller that left
+// before.
+func TestACallWhoseCallerHangsUpAtOnceWasAnswered(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{})
+	const calls = 300
+	for i := range calls {
+		conn, err := net.Dial("tcp", s.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"a\":1}", execute)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		conn.Close()
+		if resp.Header.Get("Idempotent-Replayed") != "" {
+			t.Fatalf("call %d was swallowed", i)
+		}
+	}
+	p.wantEffects(t, calls)
 }
 
 func TestTwoWaitingCallersBothRun(t *testing.T) {
