@@ -132,6 +132,10 @@ type Record struct {
 // Expired tells whether the record counts as gone at now.
 func (r *Record) Expired(now time.Time) bool { return !now.Before(r.Expires) }
 
+// OwnedBy tells whether owner is the token of the record's latest claim. The
+// zero Owner owns nothing.
+func (r *Record) OwnedBy(owner Owner) bool { return owner != Owner{} && r.Owner == owner }
+
 // Answer is a finished answer, immutable once recorded.
 type Answer struct {
 	Status int

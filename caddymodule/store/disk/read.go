@@ -16,7 +16,7 @@ import (
 // owned returns the record of id if it is there and owner owns it, else nil.
 func (s *Store) owned(id idempotency.ID, owner idempotency.Owner) (*idempotency.Record, error) {
 	rec, err := s.live(id)
-	if err != nil || rec == nil || !owns(owner, rec) {
+	if err != nil || rec == nil || !rec.OwnedBy(owner) {
 		return nil, err
 	}
 	return rec, nil

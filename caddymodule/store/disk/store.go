@@ -117,7 +117,7 @@ func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotenc
 		if err != nil || old == nil {
 			return err
 		}
-		if !owns(owner, old) {
+		if !old.OwnedBy(owner) {
 			return idempotency.ErrNotOwner
 		}
 		return remove(b, old)
@@ -316,11 +316,6 @@ func (s *Store) syncSoon() {
 			s.logger.Error("syncing notes", slog.Any("error", err))
 		}
 	})
-}
-
-// owns tells whether owner is the token of rec. The zero Owner owns nothing.
-func owns(owner idempotency.Owner, rec *idempotency.Record) bool {
-	return owner != idempotency.Owner{} && rec.Owner == owner
 }
 
 // replace puts rec in the place of old, which may be nil, indexes included.

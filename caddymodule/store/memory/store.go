@@ -122,7 +122,7 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.liveLocked(rec.ID); e != nil && !owns(over, e.rec) {
+	if e := s.liveLocked(rec.ID); e != nil && !e.rec.OwnedBy(over) {
 		return e.rec, nil
 	}
 	s.reclaimLocked(reclaimBatch)
@@ -171,7 +171,7 @@ func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotenc
 	if e == nil {
 		return nil
 	}
-	if !owns(owner, e.rec) {
+	if !e.rec.OwnedBy(owner) {
 		return fmt.Errorf("releasing record: %w", idempotency.ErrNotOwner)
 	}
 	s.removeLocked(e)
@@ -252,7 +252,7 @@ func (s *Store) liveLocked(id idempotency.ID) *entry {
 // ownedLocked returns the entry of id if it is there and owner owns it.
 func (s *Store) ownedLocked(id idempotency.ID, owner idempotency.Owner) *entry {
 	e := s.liveLocked(id)
-	if e == nil || !owns(owner, e.rec) {
+	if e == nil || !e.rec.OwnedBy(owner) {
 		return nil
 	}
 	return e
@@ -336,11 +336,6 @@ func (s *Store) makeRoomLocked(need int64) bool {
 		s.size += e.size
 	}
 	return true
-}
-
-// owns tells whether owner is the token of rec. The zero Owner owns nothing.
-func owns(owner idempotency.Owner, rec *idempotency.Record) bool {
-	return owner != idempotency.Owner{} && rec.Owner == owner
 }
 
 // clone returns a copy of rec that shares its answer.
