@@ -1,10 +1,23 @@
 #!/bin/sh
-# Runs all tests: ./test/run.sh
+# Runs all tests: ./test/run.sh [flags of go test]
 #
-# It needs Go and a C compiler (for the race detector), and nothing else that
-# runs beforehand.
+# It needs Go. A C compiler, for the race detector, and curl it installs itself
+# where they are missing and Debian's package manager is there.
 set -eu
 cd "$(dirname "$0")/.."
+
+missing=
+command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
+command -v curl >/dev/null || missing="$missing curl"
+if [ -n "$missing" ]; then
+	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+		echo "the tests need$missing; install them first" >&2
+		exit 1
+	fi
+	apt-get update -qq
+	# shellcheck disable=SC2086 # a list
+	apt-get install -y -qq $missing
+fi
 
 export CGO_ENABLED=1 # the race detector needs it
 tags=nobadger,nomysql,nopgx
@@ -12,7 +25,7 @@ tags=nobadger,nomysql,nopgx
 echo '== gofmt'
 unformatted=$(gofmt -l caddymodule cmd test)
 if [ -n "$unformatted" ]; then
-	echo "not formatted: $unformatted"
+	echo "not formatted: $unformatted" >&2
 	exit 1
 fi
 
