@@ -27,6 +27,8 @@ func init() {
 		Long:  "Tools for the Genesys Cloud sidecar: a demo that runs on this machine alone, and a local double of Genesys Cloud to test against.",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(newDemoCommand(), newSandboxCommand())
+			cmd.Args = cobra.NoArgs // a misspelt command is an error
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		},
 	})
 }
