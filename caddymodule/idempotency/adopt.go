@@ -12,6 +12,9 @@ import (
 // on another may be here again before its leaving was noticed.
 const adoptGrace = 50 * time.Millisecond
 
+// staleOrphan is the age from which an orphan past its window is given up.
+const staleOrphan = time.Hour
+
 // settleTimeout bounds the note that an answer was delivered.
 const settleTimeout = 5 * time.Second
 
@@ -98,8 +101,11 @@ func (g *Gate) adopt(ctx context.Context, ward *ward, call Call) (*Record, error
 				ward.mu.Unlock()
 				return rec, nil
 			}
-			// It is past its window. Left unsettled, it would be looked at by
-			// every call like it until it expires.
+			if g.adoptable(rec, max(call.AdoptWindow, staleOrphan)) {
+				continue // others may allow for a longer window
+			}
+			// Left unsettled, it would be looked at by every call like it until
+			// it expires.
 			if err := g.store.Settle(ctx, rec.ID, rec.Owner); err != nil {
 				g.log.Warn("settling a call past its window", slog.String("id", rec.ID.String()), slog.Any("error", err))
 			}

@@ -299,3 +299,29 @@ func TestLargeAnswerOfAnOrphanIsUnavailableAndStaysOne(t *testing.T) {
 		w.wantSent(1)
 	})
 }
+
+func TestOrphanLongPastItsWindowIsLookedAtNoMore(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.leftKeyless("made-up", false, idempotency.Unknown, time.Minute)
+		w.restart()
+		unsettled := func() int {
+			t.Helper()
+			recs, err := w.store.Unsettled(t.Context(), w.keyless("r").Adoption)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(recs)
+		}
+		time.Sleep(window + time.Second)
+		w.do(w.keyless("r")).Settle(true)
+		if n := unsettled(); n != 1 {
+			t.Errorf("%d are unsettled, though another's window may be longer", n)
+		}
+		time.Sleep(time.Hour)
+		w.do(w.keyless("r")).Settle(true)
+		if n := unsettled(); n != 0 {
+			t.Errorf("%d are unsettled", n)
+		}
+		w.wantSent(2)
+	})
+}

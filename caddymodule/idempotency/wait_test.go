@@ -68,6 +68,22 @@ func TestWaitEndsThoughTheFirstCallIsNotEvenClaimed(t *testing.T) {
 	})
 }
 
+func TestWithoutWaitADuplicateIsToldInUseThoughTheFirstCallIsNotEvenClaimed(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		call := w.keyed("k")
+		call.Prepare = func(context.Context) error { time.Sleep(wait); return nil } // a slow token
+		first := w.start(call)
+		for _, impatient := range []idempotency.Call{w.keyed("k"), w.otherRequest("k")} {
+			impatient.Wait = 0
+			p := w.start(impatient)
+			if _, err := p.result(); !errors.Is(err, idempotency.ErrInUse) || p.took != 0 {
+				t.Errorf("after %v: %v", p.took, err)
+			}
+		}
+		want(t, first.outcome(), executed, isKept, "ran under up-k")
+	})
+}
+
 func TestWithoutWaitADuplicateIsToldInUseAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		release := w.upstream.holds()
