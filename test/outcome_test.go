@@ -29,7 +29,7 @@ func TestAnUnknownOutcomeIsToldAgainAndNeverRunAgain(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, key %q", fault, key), func(t *testing.T) {
 				t.Parallel()
 				p := newPlatform(t, sandbox.Config{})
-				s := newSidecar(t, p, options{block: "timeout 500ms"})
+				s := newSidecar(t, p, options{block: "timeout 3s"})
 				call := request{path: execute, body: `{"a":1}`, header: []string{"Sandbox-Fault", fault + "; times=1"}}
 				if key != "" {
 					call.header = append(call.header, "Idempotency-Key", key)
@@ -105,12 +105,12 @@ func (s *sidecar) crashDuring(t *testing.T, call request) {
 func TestTheAnswerArrivesWhereKeysAreHonored(t *testing.T) {
 	for _, fault := range []string{
 		"execute-then-drop; times=1", "truncate; times=1", "500-after; times=1", "503-after; times=2", "504-before; times=1",
-		"drop-before; times=1", "slow=1h; times=1", "stall=400ms; times=1", "429=0; times=1", "503-retry-after=0; times=1", "429-bare; times=1",
+		"drop-before; times=1", "slow=1h; times=1", "stall=1500ms; times=1", "429=0; times=1", "503-retry-after=0; times=1", "429-bare; times=1",
 	} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
 			p := newPlatform(t, sandbox.Config{})
-			s := newSidecar(t, p, options{block: "timeout 300ms\n attempts 20\n backoff 50ms"})
+			s := newSidecar(t, p, options{block: "timeout 1s\n attempts 20\n backoff 50ms"})
 			call := request{path: invoke, body: `{"input":{"a":1}}`, header: []string{"Sandbox-Fault", fault, "Idempotency-Key", "k"}}
 			first := s.send(t, call)
 			if first.status != 200 {

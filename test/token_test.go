@@ -193,7 +193,7 @@ func TestNoSecretIsShown(t *testing.T) {
 }
 
 func TestTheTokenIsRefreshedBeforeItExpires(t *testing.T) {
-	p := newPlatform(t, sandbox.Config{TokenLife: 2 * time.Second})
+	p := newPlatform(t, sandbox.Config{TokenLife: 4 * time.Second})
 	s := newSidecar(t, p, options{})
 	i := 0
 	waitFor(t, func() bool {
