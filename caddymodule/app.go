@@ -222,7 +222,11 @@ func (a *App) Start() (err error) {
 // under way.
 func (a *App) Stop() error {
 	a.org.secret.CompareAndSwap(a.secret, a.formerSecret)
-	return a.backend.revert(a.settings, a.formerSettings)
+	err := a.backend.revert(a.settings, a.formerSettings)
+	// Else each configuration would keep the one before it in memory, and so
+	// every one there ever was.
+	a.formerSecret, a.formerSettings = nil, nil
+	return err
 }
 
 // Cleanup gives back what Provision took. What requests under way still need
