@@ -48,25 +48,13 @@ func (c *h2Conn) reset(stream uint32, code byte) { c.frame(h2Reset, 0, stream, 0
 
 func newH2Server(t *testing.T, then func(n int, c *h2Conn, stream uint32) bool) *h2Server {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &h2Server{url: "http://" + ln.Addr().String(), then: then}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			s.mu.Lock()
-			s.conns++
-			s.mu.Unlock()
-			wg.Go(func() { s.serve(&h2Conn{conn}) })
-		}
+	s := &h2Server{then: then}
+	s.url = serveConns(t, func(conn net.Conn) {
+		s.mu.Lock()
+		s.conns++
+		s.mu.Unlock()
+		s.serve(&h2Conn{conn})
 	})
-	t.Cleanup(func() { ln.Close(); wg.Wait() })
 	return s
 }
 

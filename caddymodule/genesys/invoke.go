@@ -122,9 +122,9 @@ type Reply struct {
 }
 
 // Ready waits until the organisation is not paused, unless it is beyond
-// deadline, and fetches a token. Called before a data action is claimed, it keeps what
-// cannot be sent anyway from leaving anything behind. Its errors are those of
-// Tokens.Token and Pause.Wait.
+// deadline, and fetches a token. Called before a data action is claimed, it
+// keeps what cannot be sent anyway from leaving anything behind. Its errors are
+// those of Tokens.Token and Pause.Wait.
 func (i *Invoker) Ready(ctx context.Context, deadline time.Time) error {
 	_, err := i.ready(ctx, deadline)
 	return err
@@ -157,14 +157,15 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 		}
 
 		closeRest(reply)
+		var a attempt
 		var v verdict
-		reply, v = i.try(ctx, p, r, tok, n)
+		a, reply, v = i.try(ctx, p, r, tok, n)
 		last = v.fate
 		if v.limited && v.hasAfter {
 			i.Pause.Until(time.Now().Add(v.after))
 		}
-		if reply.Status == http.StatusForbidden {
-			i.forbidden(reply, tok)
+		if a.status == http.StatusForbidden && a.isPlatform && RefusedBeforeRunning(a.status, a.errorBody.Code) {
+			i.forbidden(a.errorBody, tok)
 		}
 
 		if v.conflict {
@@ -172,7 +173,7 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 				v.again = true // most likely the earlier attempt still runs
 				closeRest(reply)
 				reply.Cause, reply.Rest = Conflicted, nil
-			} else if resolved, done := i.resolve(ctx, &r, &reply); done {
+			} else if resolved, done := i.resolve(ctx, &r, reply); done {
 				return resolved
 			} else {
 				continue // under another key
@@ -236,9 +237,9 @@ func refusal(err error) Reply {
 	return Reply{Fate: NotRun, Cause: NoToken, Err: err}
 }
 
-// resolve asks what to do about a conflict. It returns the reply if that is
-// the end of it; else reply's Cause tells whether r goes on under another key.
-func (i *Invoker) resolve(ctx context.Context, r *Request, reply *Reply) (Reply, bool) {
+// resolve asks what to do about a conflict, which reply is. It returns what to
+// reply if that is the end of it; else it gives r another key to go on under.
+func (i *Invoker) resolve(ctx context.Context, r *Request, reply Reply) (final Reply, done bool) {
 	res := Resolution{}
 	if r.Conflict != nil {
 		var err error
@@ -248,26 +249,22 @@ func (i *Invoker) resolve(ctx context.Context, r *Request, reply *Reply) (Reply,
 	}
 	switch {
 	case res.Answer != nil:
-		closeRest(*reply)
+		closeRest(reply)
 		return *res.Answer, true
 	case res.Key != "":
 		r.Key, r.Body = res.Key, res.Body
 		r.Conflict = nil // once
 		return Reply{}, false
 	default:
-		closeRest(*reply)
+		closeRest(reply)
 		reply.Cause, reply.Rest = Conflicted, nil
-		return *reply, true
+		return reply, true
 	}
 }
 
-// forbidden has a token replaced that was refused, so that a role that is
-// granted counts from the next call on.
-func (i *Invoker) forbidden(reply Reply, tok Token) {
-	body, ok := ParseErrorBody(reply.Header.Get("Content-Type"), reply.Body)
-	if !ok || !RefusedBeforeRunning(http.StatusForbidden, body.Code) {
-		return // a remote service's own refusal
-	}
+// forbidden has a token replaced that the platform itself refused with body, so
+// that a role that is granted counts from the next call on.
+func (i *Invoker) forbidden(body ErrorBody, tok Token) {
 	i.Tokens.Renew(tok)
 	if i.Forbidden != nil {
 		i.Forbidden(body)

@@ -43,8 +43,8 @@ func closeRest(reply Reply) {
 	}
 }
 
-// try sends r once.
-func (i *Invoker) try(ctx context.Context, p Policy, r Request, tok Token, n int) (Reply, verdict) {
+// try sends r once, and judges what that came to.
+func (i *Invoker) try(ctx context.Context, p Policy, r Request, tok Token, n int) (attempt, Reply, verdict) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	a, reply := i.exchange(ctx, cancel, p, r, tok)
@@ -74,7 +74,7 @@ func (i *Invoker) try(ctx context.Context, p Policy, r Request, tok Token, n int
 		slog.Duration("duration", time.Since(start)),
 		slog.String("correlation_id", a.header.Get("ININ-Correlation-Id")),
 		slog.Any("error", a.err))
-	return reply, v
+	return a, reply, v
 }
 
 // exchange sends r once and reads the answer, as far as it is kept. cancel

@@ -53,11 +53,19 @@ type wire struct {
 
 func newWire(t *testing.T, then func(n int, conn net.Conn) bool) *wire {
 	t.Helper()
+	w := &wire{then: then}
+	w.url = serveConns(t, w.serve)
+	return w
+}
+
+// serveConns calls serve for each connection to the URL that it returns, until
+// the test ends.
+func serveConns(t *testing.T, serve func(net.Conn)) (url string) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{url: "http://" + ln.Addr().String(), then: then}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -65,11 +73,11 @@ func newWire(t *testing.T, then func(n int, conn net.Conn) bool) *wire {
 			if err != nil {
 				return
 			}
-			wg.Go(func() { w.serve(conn) })
+			wg.Go(func() { serve(conn) })
 		}
 	})
 	t.Cleanup(func() { ln.Close(); wg.Wait() })
-	return w
+	return "http://" + ln.Addr().String()
 }
 
 func (w *wire) serve(conn net.Conn) {

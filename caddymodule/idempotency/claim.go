@@ -30,7 +30,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 				return nil, out, err
 			}
 			over = present.Owner
-			next = g.takeover(present, next, call)
+			takeOver(present, next)
 		}
 
 		// A token that cannot be had, a pause that will not end in time: found
@@ -110,9 +110,9 @@ func (g *Gate) trusted(rec *Record, call Call) bool {
 	return rec.Honored && call.Honored && time.Now().Add(call.Deadline).Before(rec.Started.Add(trust))
 }
 
-// takeover returns next as the record of a claim over rec: the same call, sent
-// again under the same key.
-func (g *Gate) takeover(rec, next *Record, call Call) *Record {
+// takeOver makes next the record of a claim over rec: the same call, sent again
+// under the same key.
+func takeOver(rec, next *Record) {
 	next.Key = rec.Key
 	next.UpstreamKey = rec.UpstreamKey
 	next.Adoption = rec.Adoption
@@ -120,7 +120,6 @@ func (g *Gate) takeover(rec, next *Record, call Call) *Record {
 		next.Honored = true
 		next.Started = rec.Started
 	}
-	return next
 }
 
 // claimed returns the claim that rec stands for.
@@ -174,7 +173,7 @@ func (g *Gate) record(rec *Record, fate Fate) (ours bool, err error) {
 
 // keepRecording tries to record an outcome until it succeeds or patience ends,
 // and tells which.
-func (g *Gate) keepRecording(rec *Record, fate Fate, id ID) bool {
+func (g *Gate) keepRecording(rec *Record, fate Fate) bool {
 	end := time.Now().Add(recordPatience)
 	for backoff := recordBackoff; time.Now().Before(end); backoff = min(2*backoff, recordBackoffMax) {
 		select {
@@ -183,11 +182,11 @@ func (g *Gate) keepRecording(rec *Record, fate Fate, id ID) bool {
 			end = time.Time{} // one last try
 		}
 		if _, err := g.record(rec, fate); err == nil {
-			g.log.Info("recorded the outcome of a call after all", slog.String("id", id.String()))
+			g.log.Info("recorded the outcome of a call after all", slog.String("id", rec.ID.String()))
 			return true
 		}
 	}
-	g.log.Error("gave up recording the outcome of a call", slog.String("id", id.String()),
+	g.log.Error("gave up recording the outcome of a call", slog.String("id", rec.ID.String()),
 		slog.String("state", rec.State.String()))
 	return false
 }

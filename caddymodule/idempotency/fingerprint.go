@@ -3,6 +3,7 @@ package idempotency
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"hash"
 	"mime"
@@ -64,9 +65,7 @@ func (r Request) Fingerprint() Fingerprint {
 // have the same input.
 func writePart(h hash.Hash, p []byte) {
 	var n [8]byte
-	for i := range n {
-		n[i] = byte(uint64(len(p)) >> (56 - 8*i))
-	}
+	binary.BigEndian.PutUint64(n[:], uint64(len(p)))
 	h.Write(n[:])
 	h.Write(p)
 }

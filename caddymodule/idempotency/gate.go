@@ -217,7 +217,7 @@ func (g *Gate) fly(f *flight, call Call) {
 		g.log.Error("recording the outcome of a call", slog.String("id", f.id.String()),
 			slog.String("state", rec.State.String()), slog.Any("error", err))
 		f.finish(told(rec, result), nil)
-		if !g.keepRecording(rec, result.Fate, f.id) && result.Fate != Freed {
+		if !g.keepRecording(rec, result.Fate) && result.Fate != Freed {
 			g.lose(claim.record)
 		}
 		g.land(f)

@@ -3,7 +3,6 @@ package idempotency
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"net/http"
 	"time"
@@ -42,11 +41,8 @@ func NewAdoptionID(organisation, scope string, fp Fingerprint) AdoptionID {
 // input: each part is preceded by its length.
 func hashParts(parts ...string) [sha256.Size]byte {
 	h := sha256.New()
-	var n [8]byte
 	for _, p := range parts {
-		binary.BigEndian.PutUint64(n[:], uint64(len(p)))
-		h.Write(n[:])
-		h.Write([]byte(p))
+		writePart(h, []byte(p))
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
