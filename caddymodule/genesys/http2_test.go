@@ -28,7 +28,6 @@ type h2Server struct {
 
 	mu     sync.Mutex
 	bodies []string
-	conns  int
 }
 
 type h2Conn struct{ net.Conn }
@@ -49,12 +48,7 @@ func (c *h2Conn) reset(stream uint32, code byte) { c.frame(h2Reset, 0, stream, 0
 func newH2Server(t *testing.T, then func(n int, c *h2Conn, stream uint32) bool) *h2Server {
 	t.Helper()
 	s := &h2Server{then: then}
-	s.url = serveConns(t, func(conn net.Conn) {
-		s.mu.Lock()
-		s.conns++
-		s.mu.Unlock()
-		s.serve(&h2Conn{conn})
-	})
+	s.url = serveConns(t, func(conn net.Conn) { s.serve(&h2Conn{conn}) })
 	return s
 }
 
