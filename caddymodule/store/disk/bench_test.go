@@ -1,13 +1,19 @@
 package disk
 
 import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 )
 
 // BenchmarkClaim shows that claims share syncs: with 64 writers there are fewer
@@ -49,6 +55,106 @@ func BenchmarkClaim(b *testing.B) {
 			b.ReportMetric(float64(disk.syncs.Load())/float64(b.N), "syncs/claim")
 		})
 	}
+}
+
+// BenchmarkCall claims and finishes records with answers of 1 KiB, as fresh
+// calls do. BenchmarkLog is the least that this could cost: the same bytes
+// appended to a file with the same promise, two shared syncs a call, and no way
+// to find them again.
+func BenchmarkCall(b *testing.B) {
+	for _, writers := range []int{1, 64} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			s := mustOpen(b, b.TempDir(), Options{})
+			callConcurrently(b, writers,
+				func(rec *idempotency.Record) error {
+					_, err := s.Claim(ctx, rec, idempotency.Owner{})
+					return err
+				},
+				func(rec *idempotency.Record) error { return s.Finish(ctx, rec) })
+		})
+	}
+}
+
+func BenchmarkLog(b *testing.B) {
+	for _, writers := range []int{1, 64} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			file, err := os.Create(filepath.Join(b.TempDir(), "log"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer file.Close()
+			type change struct {
+				data []byte
+				done chan error
+			}
+			changes := make(chan change, writers)
+			defer close(changes)
+			go func() {
+				var waiting []change
+				for c := range changes {
+					data := c.data
+					waiting = append(waiting[:0], c)
+					for len(changes) > 0 {
+						c := <-changes
+						data = append(data, c.data...)
+						waiting = append(waiting, c)
+					}
+					_, err := file.Write(data)
+					err = errors.Join(err, file.Sync())
+					for _, c := range waiting {
+						c.done <- err
+					}
+				}
+			}()
+			write := func(rec *idempotency.Record) error {
+				done := make(chan error, 1)
+				changes <- change{store.Encode(nil, rec), done}
+				return <-done
+			}
+			callConcurrently(b, writers, write, write)
+		})
+	}
+}
+
+func callConcurrently(b *testing.B, writers int, claimIt, finishIt func(*idempotency.Record) error) {
+	b.Helper()
+	bodies := make([][]byte, 64)
+	for i := range bodies {
+		random := make([]byte, 512) // what is in an answer compresses about this well
+		_, _ = rand.Read(random)
+		bodies[i] = []byte(hex.EncodeToString(random))
+	}
+	var next atomic.Int64
+	done := make(chan error, writers)
+	b.ResetTimer()
+	for range writers {
+		go func() {
+			for {
+				i := next.Add(1)
+				if i > int64(b.N) {
+					done <- nil
+					return
+				}
+				rec := claim(fmt.Sprint("order-", i))
+				err := claimIt(rec)
+				if err == nil {
+					end := answered(rec)
+					end.Answer.Body = bodies[int(i)%len(bodies)]
+					err = finishIt(end)
+				}
+				if err != nil {
+					done <- err
+					return
+				}
+			}
+		}()
+	}
+	for range writers {
+		if err := <-done; err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 }
 
 // BenchmarkGet reads records with answers of about 1 KiB.

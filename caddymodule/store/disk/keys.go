@@ -13,15 +13,17 @@ const (
 	keyspaceMeta      = 'm' // name -> value
 	keyspaceRecord    = 'r' // ID -> record
 	keyspaceUnsettled = 'u' // adoption ID, ID -> nothing
-	keyspaceExpiry    = 'x' // expiry, ID -> nothing
+	keyspaceExpiry    = 'x' // expiry, as foreseen by the claim, ID -> nothing
 )
 
 // formatKey is where the version of this package's layout is kept, a uvarint.
 var formatKey = []byte{keyspaceMeta, 'f', 'o', 'r', 'm', 'a', 't'}
 
 // format is the version of the keyspaces above and what is in them. The
-// records themselves carry a version of their own.
-const format = 1
+// records themselves carry a version of their own. In format 1, each record had
+// exactly one entry in the expiry index, at its expiry. Since 2 an entry tells
+// only when to look at the record.
+const format = 2
 
 func recordKey(id idempotency.ID) []byte {
 	return append([]byte{keyspaceRecord}, id[:]...)

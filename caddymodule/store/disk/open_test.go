@@ -145,6 +145,27 @@ func TestAStoreOfANewerVersionIsRefused(t *testing.T) {
 	})
 }
 
+func TestAStoreOfAnOlderVersionIsTakenOver(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, Options{})
+	names := fill(t, s, 3)
+	if err := s.db.Set(formatKey, binary.AppendUvarint(nil, format-1), pebble.Sync); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	s = mustOpen(t, dir, Options{})
+	if n, err := missing(s, names); n > 0 || err != nil {
+		t.Errorf("%d records are gone, %v", n, err)
+	}
+	value, err := s.get(formatKey)
+	if v, _ := binary.Uvarint(value); v != format || err != nil {
+		t.Errorf("the format is %d, want %d so that an older version refuses what it does not know; %v", v, format, err)
+	}
+}
+
 func wantNewer(t *testing.T, dir string) {
 	t.Helper()
 	_, err := Open(dir, Options{})

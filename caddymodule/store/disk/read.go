@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -10,34 +11,64 @@ import (
 	"genesys-sidecar/caddymodule/store"
 )
 
-// What follows reads the database for methods that have begun. Who reads a
-// record holds the lock of its ID.
-
-// owned returns the record of id if it is there and owner owns it, else nil.
-func (s *Store) owned(id idempotency.ID, owner idempotency.Owner) (*idempotency.Record, error) {
-	rec, err := s.live(id)
+// owned returns the record if it is there and owner owns it, else nil.
+func (r row) owned(owner idempotency.Owner) (*idempotency.Record, error) {
+	rec, err := r.live()
 	if err != nil || rec == nil || !rec.OwnedBy(owner) {
 		return nil, err
 	}
 	return rec, nil
 }
 
-// live returns the record of id, or nil where there is none or it has expired.
-func (s *Store) live(id idempotency.ID) (*idempotency.Record, error) {
-	rec, err := s.stored(id)
-	if err != nil || rec == nil || rec.Expired(s.now()) {
+// live returns the record, or nil where there is none or it has expired.
+func (r row) live() (*idempotency.Record, error) {
+	rec, err := r.stored()
+	if err != nil || rec == nil || rec.Expired(r.s.now()) {
 		return nil, err
 	}
 	return rec, nil
 }
 
-// stored returns the record of id, expired or not, or nil where there is none.
-func (s *Store) stored(id idempotency.ID) (*idempotency.Record, error) {
-	value, closer, err := s.db.Get(recordKey(id))
-	if err := s.readError(err); err != nil || closer == nil {
+// stored returns the record, expired or not, or nil where there is none.
+func (r row) stored() (*idempotency.Record, error) {
+	if running, ok := r.stripe.running[r.id]; ok {
+		return running.rec, nil
+	}
+	value, closer, err := r.s.db.Get(recordKey(r.id))
+	if err := r.s.readError(err); err != nil || closer == nil {
 		return nil, err
 	}
 	defer closer.Close()
+	return decode(value)
+}
+
+// storedSeldom is stored, for a record that most likely is not there: unlike a
+// Get, an iterator can be made to ask the last level's Bloom filters.
+func (r row) storedSeldom() (rec *idempotency.Record, err error) {
+	if running, ok := r.stripe.running[r.id]; ok {
+		return running.rec, nil
+	}
+	key := recordKey(r.id)
+	it, err := r.s.db.NewIter(&pebble.IterOptions{LowerBound: key, UpperBound: append(key, 0), UseL6Filters: true})
+	if err != nil {
+		return nil, r.s.readError(err)
+	}
+	defer func() {
+		if closeErr := r.s.readError(it.Close()); err == nil {
+			err = closeErr
+		}
+	}()
+	if !it.SeekPrefixGE(key) {
+		return nil, nil
+	}
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return nil, r.s.readError(err)
+	}
+	return decode(value)
+}
+
+func decode(value []byte) (*idempotency.Record, error) {
 	rec, err := store.Decode(value)
 	if errors.Is(err, store.ErrDamaged) {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -46,12 +77,43 @@ func (s *Store) stored(id idempotency.ID) (*idempotency.Record, error) {
 }
 
 // unsettled tells whether rec, which is stored, is unsettled.
-func (s *Store) unsettled(rec *idempotency.Record) (bool, error) {
+func (r row) unsettled(rec *idempotency.Record) (bool, error) {
+	if running, ok := r.stripe.running[r.id]; ok {
+		return running.unsettled, nil
+	}
 	if rec.Adoption == (idempotency.AdoptionID{}) {
 		return false, nil
 	}
-	value, err := s.get(unsettledKey(rec.Adoption, rec.ID))
+	value, err := r.s.get(unsettledKey(rec.Adoption, rec.ID))
 	return value != nil, err
+}
+
+// unsettledIDs returns the IDs of records that are unsettled, or were a moment
+// ago.
+func (s *Store) unsettledIDs(ctx context.Context, adoption idempotency.AdoptionID) ([]idempotency.ID, error) {
+	if err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer s.end()
+	return s.list(unsettledPrefix(adoption), after(unsettledPrefix(adoption)), -1)
+}
+
+// stillUnsettled returns the record of id, which a listing showed to be
+// unsettled a moment ago, unless it is no longer.
+func (s *Store) stillUnsettled(ctx context.Context, id idempotency.ID, adoption idempotency.AdoptionID) (*idempotency.Record, error) {
+	r, err := s.share(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer r.unshare()
+	rec, err := r.live()
+	if err != nil || rec == nil || rec.Adoption != adoption {
+		return nil, err
+	}
+	if unsettled, err := r.unsettled(rec); err != nil || !unsettled {
+		return nil, err
+	}
+	return rec, nil
 }
 
 // get returns a copy of the value of key, or nil where there is none.

@@ -97,19 +97,32 @@ func (s *Store) removeExpired(key []byte) (gone bool, err error) {
 	if !ok {
 		return false, fmt.Errorf("%w: it has a key %x", ErrDamaged, key)
 	}
-	err = s.change(context.Background(), id, pebble.NoSync, func(b *pebble.Batch) error {
-		rec, err := s.stored(id)
-		if err != nil {
-			return err
-		}
-		if rec == nil || string(expiryKey(rec.Expires, id)) != string(key) {
-			return b.Delete(key, nil) // leads nowhere; must not be met forever
-		}
-		if !rec.Expired(s.now()) {
-			return nil
-		}
+	r, err := s.hold(context.Background(), id)
+	if err != nil {
+		return false, err
+	}
+	defer r.release()
+	rec, err := r.stored()
+	if err != nil {
+		return false, err
+	}
+	b := s.db.NewBatch()
+	err = b.Delete(key, nil)
+	switch {
+	case rec == nil:
+		// It leads nowhere, and must not be met forever.
+	case rec.Expired(s.now()):
 		gone = true
-		return remove(b, rec)
-	})
-	return gone && err == nil, err
+		err = errors.Join(err, deleteRecord(b, rec))
+	default:
+		// It was finished later than its claim foresaw, or claimed again.
+		err = errors.Join(err, b.Set(expiryKey(rec.Expires, id), nil, nil))
+	}
+	if err = s.note(b, err); err != nil {
+		return false, err
+	}
+	if gone {
+		r.end()
+	}
+	return gone, nil
 }

@@ -1,0 +1,74 @@
+package disk
+
+import (
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// maxGroup is the size, in bytes, from which a group takes no more changes.
+const maxGroup = 1 << 20
+
+// groups makes changes durable, many by one sync: while one group is on its way
+// to the disk, the changes that come meanwhile gather in the next. Pebble lets
+// commits share a sync as well, but each passes through its pipeline and wakes
+// its own waiter; gathered, they cost about a third of that.
+type groups struct {
+	db *pebble.DB
+
+	mu   sync.Mutex
+	next *group // guarded by mu; nil: none is gathering
+
+	turn sync.Mutex // held by who applies a group
+}
+
+// group is changes that are committed at once.
+type group struct {
+	batch *pebble.Batch
+	done  chan struct{} // closed once err is set
+	err   error
+}
+
+// commit makes b durable and closes it.
+func (g *groups) commit(b *pebble.Batch) error {
+	mine, first, err := g.join(b)
+	if err != nil {
+		return err
+	}
+	if !first {
+		<-mine.done
+		return mine.err
+	}
+
+	g.turn.Lock()
+	g.mu.Lock()
+	if g.next == mine {
+		g.next = nil
+	}
+	g.mu.Unlock()
+	mine.err = g.db.ApplyNoSyncWait(mine.batch, pebble.Sync)
+	g.turn.Unlock() // the next group is applied while this one is synced
+	if mine.err == nil {
+		mine.err = mine.batch.SyncWait()
+	}
+	close(mine.done)
+	if mine.err != nil {
+		return mine.err // and let the batch go: who knows who holds it
+	}
+	return mine.batch.Close()
+}
+
+// join puts b into the group that is gathering, and tells whether it is the
+// first there, who has to commit it.
+func (g *groups) join(b *pebble.Batch) (mine *group, first bool, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.next == nil || g.next.batch.Len() >= maxGroup {
+		g.next = &group{batch: b, done: make(chan struct{})}
+		return g.next, true, nil
+	}
+	if err := g.next.batch.Apply(b, nil); err != nil {
+		return nil, false, err
+	}
+	return g.next, false, b.Close()
+}
