@@ -24,6 +24,17 @@ type action struct {
 	key         string // brought by other means than the handler's sources
 }
 
+// request returns what tells a from other calls.
+func (a *action) request() idempotency.Request {
+	return idempotency.Request{
+		Method:    a.method,
+		Path:      a.url.EscapedPath(),
+		Query:     withoutDefaults(a.url.RawQuery),
+		MediaType: a.contentType,
+		Body:      a.body,
+	}
+}
+
 // serveAction runs a data action, or tells the answer that it already has.
 func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) error {
 	who := identity{key: a.key}
@@ -33,16 +44,18 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) 
 			return h.refuse(w, r, "", err)
 		}
 	}
-	if h.inject != nil {
-		// Find out now what would else fail after the claim.
-		if _, err := h.inject.Write(a.body, "x"); err != nil {
-			return h.refuse(w, r, "", &problemError{slug: slugBodyInvalid, err: err,
-				detail: "The key is to be written into the request's body at " + h.inject.text + ", but: " + err.Error() + "."})
-		}
-	}
+	owner := owner{h.app.org.id, h.scope(r)}
+	request := a.request()
 
-	call := h.newCall(r, a, who)
-	out, err := h.app.backend.gate.Do(r.Context(), call)
+	var out *idempotency.Outcome
+	var err error
+	if who.key != "" {
+		out, err = h.app.backend.gate.Replay(owner.id(who.key), request)
+	}
+	if out == nil && err == nil {
+		call := h.newCall(r, a, who, owner, request.Fingerprint())
+		out, err = h.app.backend.gate.Do(r.Context(), call)
+	}
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
 			h.logRefusal(err)
@@ -52,57 +65,61 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) 
 	return h.tell(w, r, out)
 }
 
-// newCall returns the call that the request r makes of a.
-func (h *Handler) newCall(r *http.Request, a action, who identity) idempotency.Call {
-	fp := idempotency.Request{
-		Method:    a.method,
-		Path:      a.url.EscapedPath(),
-		Query:     withoutDefaults(a.url.RawQuery),
-		MediaType: a.contentType,
-		Body:      a.body,
-	}.Fingerprint()
+// owner is whose a key is: the same key of another owner is another key.
+type owner struct{ organisation, scope string }
 
-	scope := h.scope(r)
-	organisation := h.app.org.id
-	deadline := time.Duration(h.Deadline)
+func (o owner) id(key string) idempotency.ID {
+	return idempotency.NewID(o.organisation, o.scope, key)
+}
+
+func (o owner) upstreamKey(key string) string { return idempotency.UpstreamKey(o.scope, key) }
+
+// newCall returns the call that the request r, with the fingerprint fp, makes
+// of a.
+func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp idempotency.Fingerprint) idempotency.Call {
 	call := idempotency.Call{
-		Key:         who.key,
-		Fingerprint: fp,
-		Honored:     a.honored,
-		Retention:   time.Duration(h.Retention),
-		Wait:        time.Duration(*h.Wait),
-		Deadline:    deadline,
-		Prepare: func(ctx context.Context) error {
-			return h.invoker.Ready(ctx, time.Now().Add(deadline))
-		},
-		NewID:          func(key string) idempotency.ID { return idempotency.NewID(organisation, scope, key) },
-		NewUpstreamKey: func(key string) string { return idempotency.UpstreamKey(scope, key) },
+		Key:            who.key,
+		Fingerprint:    fp,
+		Honored:        a.honored,
+		Retention:      time.Duration(h.Retention),
+		Wait:           time.Duration(*h.Wait),
+		Deadline:       time.Duration(h.Deadline),
+		NewID:          o.id,
+		NewUpstreamKey: o.upstreamKey,
 	}
 	switch {
 	case who.hash:
 		// The record is found by the request; the key is new each time, since
 		// an upstream may remember one for longer than the window.
 		call.Key = idempotency.RandomKey()
-		call.ID = idempotency.NewHashID(organisation, scope, fp)
-		call.UpstreamKey = idempotency.UpstreamKey(scope, call.Key)
+		call.ID = idempotency.NewHashID(o.organisation, o.scope, fp)
+		call.UpstreamKey = o.upstreamKey(call.Key)
 		call.Retention = who.retention
 	case who.key != "":
-		call.ID = call.NewID(who.key)
-		call.UpstreamKey = call.NewUpstreamKey(who.key)
+		call.ID = o.id(who.key)
+		call.UpstreamKey = o.upstreamKey(who.key)
 	case who.adopt > 0:
-		call.Adoption = idempotency.NewAdoptionID(organisation, scope, fp)
+		call.Adoption = idempotency.NewAdoptionID(o.organisation, o.scope, fp)
 		call.AdoptWindow = who.adopt
 	}
 
-	header := upstreamHeader(r.Header)
-	header.Set("Content-Type", a.contentType)
-	if a.contentType == "" {
-		header.Del("Content-Type")
-	}
+	header := upstreamHeader(r.Header, a.contentType)
+	call.Prepare = func(ctx context.Context) error { return h.prepare(ctx, a) }
 	call.Send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
 		return h.send(ctx, claim, a, header)
 	}
 	return call
+}
+
+// prepare finds out what would else fail after the claim.
+func (h *Handler) prepare(ctx context.Context, a action) error {
+	if h.inject != nil {
+		if _, err := h.inject.Write(a.body, "x"); err != nil {
+			return &problemError{slug: slugBodyInvalid, err: err,
+				detail: "The key is to be written into the request's body at " + h.inject.text + ", but: " + err.Error() + "."}
+		}
+	}
+	return h.invoker.Ready(ctx, time.Now().Add(time.Duration(h.Deadline)))
 }
 
 // scope returns whose keys the request's are.
@@ -111,15 +128,14 @@ func (h *Handler) scope(r *http.Request) string {
 	if !ok {
 		return ""
 	}
-	parts := strings.Fields(*h.Scope)
-	if len(parts) == 1 {
-		return repl.ReplaceAll(parts[0], "")
+	if len(h.scopes) == 1 {
+		return repl.ReplaceAll(h.scopes[0], "")
 	}
 	// Each part with its length, so that no caller can shift what it controls
 	// of one into the next.
 	var b strings.Builder
 	some := false
-	for _, part := range parts {
+	for _, part := range h.scopes {
 		value := repl.ReplaceAll(part, "")
 		some = some || value != ""
 		fmt.Fprintf(&b, "%d:%s", len(value), value)
@@ -158,7 +174,7 @@ var hopByHop = []string{
 var notSent = []string{"Authorization", "Host", "Accept-Encoding", "Expect", "Range", "If-Range", "Idempotency-Key"}
 
 // upstreamHeader returns the part of a caller's header that goes up.
-func upstreamHeader(header http.Header) http.Header {
+func upstreamHeader(header http.Header, contentType string) http.Header {
 	up := header.Clone()
 	removeConnectionHeaders(up)
 	for _, name := range notSent {
@@ -166,6 +182,10 @@ func upstreamHeader(header http.Header) http.Header {
 	}
 	if _, ok := up["User-Agent"]; !ok {
 		up["User-Agent"] = []string{""} // else net/http puts in its own
+	}
+	up["Content-Type"] = []string{contentType}
+	if contentType == "" {
+		delete(up, "Content-Type")
 	}
 	return up
 }

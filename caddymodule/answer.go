@@ -32,11 +32,11 @@ func (h *Handler) tell(w http.ResponseWriter, r *http.Request, out *idempotency.
 		answer = leftBehind().answer(out.ID)
 	}
 	header := w.Header()
-	header.Set("Idempotency-Key", out.Key)
+	header["Idempotency-Key"] = []string{out.Key}
 	if out.Manner != idempotency.Executed {
-		header.Set("Idempotent-Replayed", "true")
+		header["Idempotent-Replayed"] = []string{"true"}
 	}
-	header.Add("Cache-Status", cacheStatus(out))
+	header["Cache-Status"] = append(header["Cache-Status"], cacheStatus(out))
 
 	// Looked at before, not after: a caller that has got its answer may well
 	// hang up before the next line is reached.
@@ -60,25 +60,26 @@ func (h *Handler) tell(w http.ResponseWriter, r *http.Request, out *idempotency.
 
 // cacheStatus returns what a Cache-Status header says of out (RFC 9211).
 func cacheStatus(out *idempotency.Outcome) string {
-	var s string
+	b := make([]byte, 0, 64)
 	switch out.Manner {
 	case idempotency.Replayed:
-		s = "genesys; hit"
+		b = append(b, "genesys; hit"...)
 		if out.Stored {
-			s += "; ttl=" + strconv.FormatInt(int64(max(time.Until(out.Expires), 0)/time.Second), 10)
+			b = append(b, "; ttl="...)
+			b = strconv.AppendInt(b, int64(max(time.Until(out.Expires), 0)/time.Second), 10)
 		}
 	case idempotency.Shared:
-		s = "genesys; fwd=miss; collapsed"
+		b = append(b, "genesys; fwd=miss; collapsed"...)
 	default:
-		s = "genesys; fwd=miss"
+		b = append(b, "genesys; fwd=miss"...)
 		if out.Stored {
-			s += "; stored"
+			b = append(b, "; stored"...)
 		}
 	}
 	if out.Fate == idempotency.Unsure {
-		s += "; detail=OUTCOME-UNKNOWN"
+		b = append(b, "; detail=OUTCOME-UNKNOWN"...)
 	}
-	return s
+	return string(b)
 }
 
 // writeAnswer writes answer and then rest, which it closes.
@@ -92,7 +93,7 @@ func writeAnswer(w http.ResponseWriter, answer *idempotency.Answer, rest io.Read
 		header[name] = values[:len(values):len(values)] // it is shared: adding to it must copy
 	}
 	if rest == nil && bodyAllowed(answer.Status) {
-		header.Set("Content-Length", strconv.Itoa(len(answer.Body)))
+		header["Content-Length"] = []string{strconv.Itoa(len(answer.Body))}
 	}
 	w.WriteHeader(answer.Status)
 	_, err := w.Write(answer.Body)

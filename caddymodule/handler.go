@@ -1,12 +1,14 @@
 package caddymodule
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -97,6 +99,7 @@ type Handler struct {
 	app     *App
 	routes  *genesys.Routes
 	keys    []keySource
+	scopes  []string // the parts of Scope
 	inject  *pointer
 	invoker *genesys.Invoker
 	log     *slog.Logger
@@ -165,6 +168,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.keys, err = newKeySources(h.Keys); err != nil {
 		return fmt.Errorf("reading keys: %w", err)
 	}
+	h.scopes = strings.Fields(*h.Scope)
 	if h.InjectKey != "" {
 		if h.inject, err = newPointer(h.InjectKey); err != nil {
 			return fmt.Errorf("reading inject_key: %w", err)
@@ -310,22 +314,33 @@ func (h *Handler) honored(match genesys.Match) bool {
 	}
 }
 
+// trustedLength is how much room is made for a body before it has come, in bytes.
+const trustedLength = 64 << 10
+
 // readBody reads the request's body, which is bounded.
 func (h *Handler) readBody(r *http.Request) ([]byte, error) {
-	tooLarge := &problemError{slug: slugRequestTooLarge,
-		detail: fmt.Sprintf("The request's body is larger than %d bytes, which is what max_request_body allows.", h.MaxRequestBody)}
 	if r.ContentLength > h.MaxRequestBody {
-		return nil, tooLarge
+		return nil, h.tooLarge()
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, h.MaxRequestBody+1))
+	// What the caller says about the length saves growing, up to a point where
+	// only what has come is believed.
+	expected := min(max(r.ContentLength, 0), trustedLength)
+	buf := bytes.NewBuffer(make([]byte, 0, expected+bytes.MinRead))
+	_, err := buf.ReadFrom(io.LimitReader(r.Body, h.MaxRequestBody+1))
+	body := buf.Bytes()
 	var limit *http.MaxBytesError
 	switch {
 	case errors.As(err, &limit), int64(len(body)) > h.MaxRequestBody:
-		return nil, tooLarge
+		return nil, h.tooLarge()
 	case err != nil:
 		return nil, &problemError{slug: slugBodyInvalid, err: err, detail: "The request's body could not be read to its end."}
 	}
 	return body, nil
+}
+
+func (h *Handler) tooLarge() error {
+	return &problemError{slug: slugRequestTooLarge,
+		detail: fmt.Sprintf("The request's body is larger than %d bytes, which is what max_request_body allows.", h.MaxRequestBody)}
 }
 
 // Interface guards

@@ -3,6 +3,7 @@ package idempotency
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/ristretto/v2"
@@ -16,12 +17,34 @@ import (
 // The zero Cache and the nil Cache hold nothing. A Cache is safe for
 // concurrent use.
 type Cache struct {
-	entries *ristretto.Cache[uint64, *Record]
+	entries *ristretto.Cache[uint64, *cached]
 
 	// mu keeps Close from running beside a Set: ristretto panics on a Set that
 	// meets a Close. Gets need no lock.
 	mu     sync.RWMutex
 	closed bool
+}
+
+// cached is a record in a cache.
+type cached struct {
+	*Record
+
+	// latest is the Digest of the request that was last found to have the
+	// record's fingerprint.
+	latest atomic.Pointer[Digest]
+}
+
+// isFor tells whether the record is of the request r.
+func (c *cached) isFor(r Request) bool {
+	digest := r.Digest()
+	if latest := c.latest.Load(); latest != nil && *latest == digest {
+		return true
+	}
+	if r.Fingerprint() != c.Fingerprint {
+		return false
+	}
+	c.latest.Store(&digest)
+	return true
 }
 
 const (
@@ -38,7 +61,7 @@ func NewCache(size int64) (*Cache, error) {
 	if size <= 0 {
 		return &Cache{}, nil
 	}
-	entries, err := ristretto.NewCache(&ristretto.Config[uint64, *Record]{
+	entries, err := ristretto.NewCache(&ristretto.Config[uint64, *cached]{
 		NumCounters:        max(10*size/smallestEntry, 1000),
 		MaxCost:            size,
 		BufferItems:        64,
@@ -52,16 +75,23 @@ func NewCache(size int64) (*Cache, error) {
 
 // Get returns the record of id, if the cache happens to hold it.
 func (c *Cache) Get(id ID) *Record {
+	if e := c.entry(id); e != nil {
+		return e.Record
+	}
+	return nil
+}
+
+func (c *Cache) entry(id ID) *cached {
 	if c == nil || c.entries == nil {
 		return nil
 	}
 	// An ID is a hash, so that its first bytes are as good a key as any. Two
 	// IDs that share them are told apart by the record itself.
-	rec, ok := c.entries.Get(shortID(id))
-	if !ok || rec.ID != id || rec.Expired(time.Now()) {
+	e, ok := c.entries.Get(shortID(id))
+	if !ok || e.ID != id || e.Expired(time.Now()) {
 		return nil
 	}
-	return rec
+	return e
 }
 
 // set offers rec to the cache.
@@ -80,7 +110,7 @@ func (c *Cache) set(rec *Record) {
 			cost += int64(len(name) + len(v))
 		}
 	}
-	c.entries.SetWithTTL(shortID(rec.ID), rec, cost, time.Until(rec.Expires))
+	c.entries.SetWithTTL(shortID(rec.ID), &cached{Record: rec}, cost, time.Until(rec.Expires))
 }
 
 // Close empties the cache, which then holds nothing more.

@@ -5,11 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"hash"
 	"mime"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -48,26 +48,53 @@ type Request struct {
 // read as a float64 and written again may be another (2^53+1). A body that is
 // no valid JSON, or that names a member twice, counts byte for byte.
 func (r Request) Fingerprint() Fingerprint {
-	h := sha256.New()
-	writePart(h, []byte(r.Method))
-	writePart(h, []byte(normalPath(r.Path)))
-	writePart(h, []byte(normalQuery(r.Query)))
-	writePart(h, []byte(essence(r.MediaType)))
-	writePart(h, canonicalJSON(r.Body))
+	sum := Request{
+		Method:    r.Method,
+		Path:      normalPath(r.Path),
+		Query:     normalQuery(r.Query),
+		MediaType: essence(r.MediaType),
+		Body:      canonicalJSON(r.Body),
+	}.Digest()
 
 	var f Fingerprint
 	f[0] = fingerprintVersion
-	h.Sum(f[:1])
+	copy(f[1:], sum[:])
 	return f
 }
 
-// writePart writes p preceded by its length, so that no two lists of parts
-// have the same input.
-func writePart(h hash.Hash, p []byte) {
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(p)))
-	h.Write(n[:])
-	h.Write(p)
+// Digest is a hash of a request as it came. Requests with the same Digest have
+// the same Fingerprint; it takes a tenth of the time, and suffices for those
+// that repeat another to the letter, as most do. It is never stored.
+type Digest [sha256.Size]byte
+
+// Digest returns the Digest of r.
+func (r Request) Digest() Digest {
+	buf := hashInputs.Get().(*[]byte)
+	defer hashInputs.Put(buf)
+	b := (*buf)[:0]
+	b = appendPart(b, r.Method)
+	b = appendPart(b, r.Path)
+	b = appendPart(b, r.Query)
+	b = appendPart(b, r.MediaType)
+	b = appendPart(b, r.Body)
+	sum := sha256.Sum256(b)
+	if cap(b) <= maxHashInput {
+		*buf = b // a larger one would stay in memory for long
+	}
+	return sum
+}
+
+// hashInputs are buffers for what is hashed.
+var hashInputs = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxHashInput is the size of the largest buffer that is kept, in bytes.
+const maxHashInput = 64 << 10
+
+// appendPart appends p preceded by its length, so that no two lists of parts
+// come to the same.
+func appendPart[T string | []byte](b []byte, p T) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(len(p)))
+	return append(b, p...)
 }
 
 // normalPath decodes what needs no percent-encoding and writes the rest in
@@ -109,6 +136,9 @@ func unreserved(c byte) bool {
 // which may matter to the server. A query that is no list of parameters counts
 // as it is written.
 func normalQuery(query string) string {
+	if query == "" {
+		return ""
+	}
 	q, err := url.ParseQuery(query)
 	if err != nil {
 		return query
@@ -118,6 +148,9 @@ func normalQuery(query string) string {
 
 // essence returns the media type in lower case, without its parameters.
 func essence(contentType string) string {
+	if contentType == "application/json" {
+		return contentType
+	}
 	if t, _, err := mime.ParseMediaType(contentType); err == nil {
 		return t
 	}

@@ -78,6 +78,23 @@ func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
 // SetCache makes c the gate's cache and returns the one before.
 func (g *Gate) SetCache(c *Cache) *Cache { return g.cache.Swap(c) }
 
+// Replay returns what the caller of the call with id is to be told, if the
+// cache holds that: an outcome, or ErrKeyReused where r is another request than
+// the one that was answered. Else it returns nil, from which nothing follows.
+//
+// It is a shortcut past all that Do needs to know of a call that may be sent.
+func (g *Gate) Replay(id ID, r Request) (*Outcome, error) {
+	e := g.cache.Load().entry(id)
+	switch {
+	case e == nil:
+		return nil, nil
+	case !e.isFor(r):
+		return nil, ErrKeyReused
+	default:
+		return replay(e.Record, e.Fingerprint)
+	}
+}
+
 // Do decides what becomes of call and returns what its caller is to be told.
 // It returns when there is something to tell, or with ctx.Err() when ctx ends,
 // which changes nothing about a call that has been claimed.
