@@ -178,7 +178,7 @@ func upstreamHeader(header http.Header, contentType string) http.Header {
 	up := header.Clone()
 	removeConnectionHeaders(up)
 	for _, name := range notSent {
-		up.Del(name)
+		delete(up, name)
 	}
 	if _, ok := up["User-Agent"]; !ok {
 		up["User-Agent"] = []string{""} // else net/http puts in its own
@@ -190,6 +190,7 @@ func upstreamHeader(header http.Header, contentType string) http.Header {
 	return up
 }
 
+// removeConnectionHeaders takes hopByHop out of h, and what its Connection names.
 func removeConnectionHeaders(h http.Header) {
 	for _, value := range h["Connection"] {
 		for name := range strings.SplitSeq(value, ",") {
@@ -199,7 +200,7 @@ func removeConnectionHeaders(h http.Header) {
 		}
 	}
 	for _, name := range hopByHop {
-		h.Del(name)
+		delete(h, name)
 	}
 }
 

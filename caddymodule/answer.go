@@ -15,14 +15,13 @@ import (
 // message, not of the call; the rest is what the sidecar itself says.
 var notKept = []string{"Set-Cookie", "Set-Cookie2", "Date", "Alt-Svc", "Idempotency-Key", "Idempotent-Replayed"}
 
-// keptHeader returns the part of an upstream's header that is kept.
+// keptHeader takes what is not kept out of an upstream's header, and returns it.
 func keptHeader(header http.Header) http.Header {
-	kept := header.Clone()
-	removeConnectionHeaders(kept)
+	removeConnectionHeaders(header)
 	for _, name := range notKept {
-		kept.Del(name)
+		delete(header, name)
 	}
-	return kept
+	return header
 }
 
 // tell tells the caller an outcome, and the gate whether that arrived.

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
+	"go.uber.org/zap/zapcore"
 
 	"genesys-sidecar/caddymodule/idempotency"
 )
@@ -161,8 +162,22 @@ func (liveLog) handler() slog.Handler {
 		zapslog.WithName("genesys"), zapslog.AddStacktraceAt(slog.Level(127)))
 }
 
-func (l liveLog) Enabled(ctx context.Context, level slog.Level) bool {
-	return l.handler().Enabled(ctx, level)
+// Enabled is asked with every call, and does not make a handler to know.
+func (liveLog) Enabled(_ context.Context, level slog.Level) bool {
+	return caddy.Log().Core().Enabled(zapLevel(level))
+}
+
+func zapLevel(level slog.Level) zapcore.Level {
+	switch {
+	case level >= slog.LevelError:
+		return zapcore.ErrorLevel
+	case level >= slog.LevelWarn:
+		return zapcore.WarnLevel
+	case level >= slog.LevelInfo:
+		return zapcore.InfoLevel
+	default:
+		return zapcore.DebugLevel
+	}
 }
 
 func (l liveLog) Handle(ctx context.Context, r slog.Record) error {

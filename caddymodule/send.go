@@ -17,7 +17,7 @@ func (h *Handler) send(ctx context.Context, claim *idempotency.Claim, a action, 
 		p := &problemError{slug: slugBodyInvalid, detail: err.Error(), err: err}
 		return idempotency.Result{Fate: idempotency.Freed, Answer: p.answer(claim.ID())}
 	}
-	reply := h.invoker.Invoke(ctx, genesys.Request{
+	reply := h.invoker.Invoke(withReplacer(ctx), genesys.Request{
 		Method:   a.method,
 		URL:      a.url,
 		Header:   header,
@@ -55,7 +55,7 @@ func (h *Handler) onConflict(claim *idempotency.Claim, a action) func(context.Co
 	return func(ctx context.Context) (genesys.Resolution, error) {
 		if answer, ok := claim.Answered(ctx); ok && answer != nil {
 			return genesys.Resolution{Answer: &genesys.Reply{
-				Fate: genesys.Final, Status: answer.Status, Header: answer.Header, Body: answer.Body,
+				Fate: genesys.Final, Status: answer.Status, Header: answer.Header.Clone(), Body: answer.Body,
 			}}, nil
 		}
 		if h.OnConflict != conflictNewKey {
@@ -94,6 +94,9 @@ func (h *Handler) logReply(claim *idempotency.Claim, reply genesys.Reply) {
 		level, msg = slog.LevelWarn, "the upstream rejects a call's key"
 	case reply.Cause != genesys.Answered:
 		level, msg = slog.LevelWarn, "a call could not be sent"
+	}
+	if !h.log.Enabled(context.Background(), level) {
+		return
 	}
 	attrs := []slog.Attr{
 		slog.String("call", claim.ID().String()),

@@ -14,7 +14,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -125,7 +124,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		// A data action: its token was had before its claim, and what becomes
 		// of the answer is judged elsewhere.
 		authorize(req, tok)
-		return t.HTTPTransport.RoundTrip(withCaddy(req))
+		return t.HTTPTransport.RoundTrip(req)
 	}
 	return t.proxy(req)
 }
@@ -228,19 +227,16 @@ func tokenAnswer(req *http.Request, err error) (*http.Response, error) {
 }
 
 func authorize(req *http.Request, tok genesys.Token) {
-	req.Header.Set("Authorization", "Bearer "+tok.Value)
+	req.Header["Authorization"] = []string{"Bearer " + tok.Value}
 }
 
-// withCaddy gives req the context values that Caddy's transport looks for,
-// which a call that outlives its caller does not have.
-func withCaddy(req *http.Request) *http.Request {
-	ctx := req.Context()
-	if ctx.Value(caddy.ReplacerCtxKey) != nil {
-		return req
-	}
-	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer())
-	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, make(map[string]any))
-	return req.WithContext(ctx)
+// noPlaceholders replaces those that stand in a transport's options, for calls,
+// which outlive the requests that they would speak of.
+var noPlaceholders = caddy.NewReplacer()
+
+// withReplacer gives ctx what Caddy's transport cannot do without.
+func withReplacer(ctx context.Context) context.Context {
+	return context.WithValue(ctx, caddy.ReplacerCtxKey, noPlaceholders)
 }
 
 // Upstreams is the organisation's API as the upstream of a reverse_proxy.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
@@ -66,14 +67,16 @@ func (i *Invoker) try(ctx context.Context, p Policy, r Request, tok Token, n int
 			reply.Cause = Broken
 		}
 	}
-	i.Log.LogAttrs(ctx, slog.LevelDebug, "attempt",
-		slog.Int("attempt", n),
-		slog.Int("status", a.status),
-		slog.Bool("written", a.written),
-		slog.Bool("again", v.again),
-		slog.Duration("duration", time.Since(start)),
-		slog.String("correlation_id", a.header.Get("ININ-Correlation-Id")),
-		slog.Any("error", a.err))
+	if i.Log.Enabled(ctx, slog.LevelDebug) {
+		i.Log.LogAttrs(ctx, slog.LevelDebug, "attempt",
+			slog.Int("attempt", n),
+			slog.Int("status", a.status),
+			slog.Bool("written", a.written),
+			slog.Bool("again", v.again),
+			slog.Duration("duration", time.Since(start)),
+			slog.String("correlation_id", a.header.Get("ININ-Correlation-Id")),
+			slog.Any("error", a.err))
+	}
 	return a, reply, v
 }
 
@@ -81,16 +84,13 @@ func (i *Invoker) try(ctx context.Context, p Policy, r Request, tok Token, n int
 // ends ctx; the reply's Rest takes it over if there is one.
 func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Policy, r Request, tok Token) (attempt, Reply) {
 	var a attempt
-	var written atomic.Bool // the trace may be called from another goroutine
+	var w watch
 	ctx = context.WithValue(ctx, tokenKey{}, tok)
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		// From here on bytes may leave at any time.
-		GotConn: func(httptrace.GotConnInfo) { written.Store(true) },
-	})
+	ctx = httptrace.WithClientTrace(ctx, w.start())
 
 	req := newRequest(ctx, r)
 	resp, err := i.Transport.RoundTrip(req)
-	a.written = written.Load()
+	a.written = w.written.Load()
 	if err != nil {
 		a.err = attemptError(ctx, tok, err)
 		return a, Reply{}
@@ -98,7 +98,7 @@ func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Pol
 
 	a.status, a.header = resp.StatusCode, resp.Header
 	reply := Reply{Status: resp.StatusCode, Header: resp.Header}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, p.MaxBody+1))
+	body, err := readAnswer(resp, p.MaxBody+1)
 	if err != nil {
 		_ = resp.Body.Close()
 		a.err = fmt.Errorf("reading answer: %w", attemptError(ctx, tok, err))
@@ -116,6 +116,45 @@ func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Pol
 	return a, reply
 }
 
+// watch tells whether a byte of a request may have left.
+type watch struct {
+	written atomic.Bool // the trace may be called from another goroutine
+	trace   httptrace.ClientTrace
+}
+
+func (w *watch) start() *httptrace.ClientTrace {
+	w.trace.GotConn = w.gotConn
+	return &w.trace
+}
+
+// gotConn is called when there is a connection: from here on bytes may leave at
+// any time.
+func (w *watch) gotConn(httptrace.GotConnInfo) { w.written.Store(true) }
+
+// trustedLength is how much room is made for an answer before it has come, in
+// bytes. It saves growing, and what growing leaves unused.
+const trustedLength = 64 << 10
+
+// readAnswer reads up to limit bytes of the body of resp.
+func readAnswer(resp *http.Response, limit int64) ([]byte, error) {
+	if n := resp.ContentLength; n > 0 && n < limit && n <= trustedLength {
+		body := make([]byte, n)
+		if _, err := io.ReadFull(resp.Body, body); err != nil {
+			return nil, err
+		}
+		// Its end frees the connection for the next request.
+		var beyond [1]byte
+		switch _, err := io.ReadFull(resp.Body, beyond[:]); {
+		case err == nil:
+			return nil, fmt.Errorf("it goes on after its %d bytes", n)
+		case err != io.EOF:
+			return nil, err
+		}
+		return body, nil
+	}
+	return io.ReadAll(io.LimitReader(resp.Body, limit))
+}
+
 // newRequest returns the request for one attempt.
 //
 // net/http sends a request that carries an Idempotency-Key a second time by
@@ -128,20 +167,20 @@ func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Pol
 // one that it cannot look into, since for them it looks whether there is any,
 // and sends no chunks if not.
 func newRequest(ctx context.Context, r Request) *http.Request {
-	req := &http.Request{
+	req := http.Request{
 		Method:        r.Method,
 		URL:           r.URL,
 		Host:          r.URL.Host,
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
-		Header:        r.Header.Clone(),
+		Header:        maps.Clone(r.Header), // nobody changes what a value's slice holds
 		ContentLength: int64(len(r.Body)),
 	}
 	if req.Header == nil {
 		req.Header = make(http.Header)
 	}
-	req.Header.Set("Idempotency-Key", r.Key)
+	req.Header["Idempotency-Key"] = []string{r.Key}
 	switch {
 	case len(r.Body) > 0, r.Method == "GET", r.Method == "HEAD", r.Method == "OPTIONS", r.Method == "TRACE":
 		req.Body = opaqueBody{bytes.NewReader(r.Body)}

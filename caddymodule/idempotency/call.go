@@ -63,12 +63,11 @@ type Call struct {
 	Send func(context.Context, *Claim) Result
 }
 
-// Claim is the right to send a call.
+// Claim is the right to send a call. It belongs to one goroutine.
 type Claim struct {
+	store   Store
 	record  *Record
 	resumed bool
-	rekey   func(context.Context, string) error
-	lookup  func(context.Context) (*Record, error)
 }
 
 // ID returns the ID of the call.
@@ -87,12 +86,21 @@ func (c *Claim) Honored() bool { return c.record.Honored }
 // Rekey makes key the one to send, durably, before anything is sent with it:
 // else a crash would forget that key, and the call would be sent again with
 // yet another.
-func (c *Claim) Rekey(ctx context.Context, key string) error { return c.rekey(ctx, key) }
+func (c *Claim) Rekey(ctx context.Context, key string) error {
+	next := *c.record
+	next.UpstreamKey = key
+	next.Started = time.Now()
+	if err := c.store.Finish(ctx, &next); err != nil {
+		return storeError(err)
+	}
+	c.record = &next
+	return nil
+}
 
 // Answered asks the store once more whether somebody else has finished the
 // call meanwhile, and returns the answer if so.
 func (c *Claim) Answered(ctx context.Context) (*Answer, bool) {
-	rec, err := c.lookup(ctx)
+	rec, err := c.store.Get(ctx, c.record.ID)
 	if err != nil || rec == nil || rec.State != Done || rec.Owner == c.record.Owner {
 		return nil, false
 	}

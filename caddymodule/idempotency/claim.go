@@ -59,7 +59,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			return nil, nil, storeError(err)
 		}
 		if present == nil {
-			return g.claimed(next, before != nil && before.Honored), nil, nil
+			return &Claim{g.store, next, before != nil && before.Honored}, nil, nil
 		}
 	}
 }
@@ -120,23 +120,6 @@ func takeOver(rec, next *Record) {
 		next.Honored = true
 		next.Started = rec.Started
 	}
-}
-
-// claimed returns the claim that rec stands for.
-func (g *Gate) claimed(rec *Record, resumed bool) *Claim {
-	c := &Claim{record: rec, resumed: resumed}
-	c.rekey = func(ctx context.Context, key string) error {
-		next := *c.record
-		next.UpstreamKey = key
-		next.Started = time.Now()
-		if err := g.store.Finish(ctx, &next); err != nil {
-			return storeError(err)
-		}
-		c.record = &next
-		return nil
-	}
-	c.lookup = func(ctx context.Context) (*Record, error) { return g.store.Get(ctx, rec.ID) }
-	return c
 }
 
 const (
