@@ -105,6 +105,9 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp i
 
 	header := upstreamHeader(r.Header, a.contentType)
 	call.Prepare = func(ctx context.Context) error { return h.prepare(ctx, a) }
+	if h.inject == nil {
+		call.Prepared = h.invoker.IsReady
+	}
 	call.Send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
 		return h.send(ctx, claim, a, header)
 	}

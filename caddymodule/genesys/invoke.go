@@ -130,6 +130,12 @@ func (i *Invoker) Ready(ctx context.Context, deadline time.Time) error {
 	return err
 }
 
+// IsReady tells whether Ready would return nil at once.
+func (i *Invoker) IsReady() bool {
+	_, paused := i.Pause.Remaining(time.Now())
+	return !paused && i.Tokens.AtHand()
+}
+
 // Invoke sends r until its fate is known, or as far as sending it again could
 // not run it twice. It returns when ctx ends at the latest, and keeps nothing
 // of ctx but for Reply.Rest, whose reading ctx ends as well.

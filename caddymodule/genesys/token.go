@@ -345,6 +345,13 @@ func (t *Tokens) replace(tok Token, markLocked func() bool) {
 	}
 }
 
+// AtHand tells whether Token would return a token at once.
+func (t *Tokens) AtHand() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.current.usable(time.Now()) && !t.current.doubted
+}
+
 func (t *Tokens) usable() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -54,9 +54,14 @@ type Call struct {
 	Deadline time.Duration
 
 	// Prepare is called before the claim; if it fails, nothing is claimed and
-	// Do returns its error, with ErrUnresolved where that applies. It must not have effects that matter if the call
-	// is then not sent.
+	// Do returns its error, with ErrUnresolved where that applies. It must not
+	// have effects that matter if the call is then not sent.
 	Prepare func(context.Context) error
+
+	// Prepared tells whether Prepare would succeed at once. Then the call is
+	// claimed without a look into the store, which the claim takes anyway. nil:
+	// Prepare is always called.
+	Prepared func() bool
 
 	// Send sends the call, once claimed. Its context has the call's deadline
 	// and does not end when a caller leaves.

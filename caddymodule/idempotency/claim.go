@@ -12,11 +12,14 @@ import (
 // claim finds out what is known of the call of f and, if it may be sent,
 // claims it. It returns the claim; or what to tell instead.
 func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcome, error) {
-	present, err := g.store.Get(ctx, f.id)
-	if err != nil {
-		return nil, nil, storeError(err)
+	var present *Record
+	var err error
+	prepared := call.Prepared != nil && call.Prepared()
+	if !prepared {
+		if present, err = g.store.Get(ctx, f.id); err != nil {
+			return nil, nil, storeError(err)
+		}
 	}
-	prepared := false
 	for {
 		over := Owner{}
 		before := present

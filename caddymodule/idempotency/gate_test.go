@@ -187,6 +187,7 @@ func TestPrepareIsCalledBeforeTheClaimAndOnlyIfOneIsDue(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		call := w.keyed("k")
 		prepared := 0
+		call.Prepared = nil
 		call.Prepare = func(ctx context.Context) error {
 			prepared++
 			if w.record("k") != nil || w.store.calls(opClaim) != 0 {
@@ -209,6 +210,7 @@ func TestFailedPrepareLeavesTheKeyFree(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		errNoToken := errors.New("no token")
 		call := w.keyed("k")
+		call.Prepared = nil
 		call.Prepare = func(context.Context) error { return errNoToken }
 		w.doErr(call, errNoToken)
 		if w.record("k") != nil || w.store.calls(opClaim) != 0 {
@@ -265,6 +267,7 @@ func TestCallsOfOtherGatesAreFoundInTheStore(t *testing.T) {
 		// record only when it claims.
 		other := idempotency.NewGate(w.store, idempotency.Limits{}, nil)
 		call := w.keyed("k")
+		call.Prepared = nil
 		call.Prepare = func(context.Context) error {
 			_, err := other.Do(context.Background(), w.keyed("k"))
 			return err
@@ -272,5 +275,16 @@ func TestCallsOfOtherGatesAreFoundInTheStore(t *testing.T) {
 		want(t, w.do(call), replayed, isKept, "ran under up-k")
 		w.wantSent(1)
 		synctest.Wait()
+	})
+}
+
+func TestPreparedCallIsClaimedUnseen(t *testing.T) {
+	inBubbleOf(t, true, func(t *testing.T, w *world) {
+		want(t, w.do(w.keyed("k")), executed, isKept, "ran under up-k")
+		want(t, w.do(w.keyed("k")), replayed, isKept, "ran under up-k")
+		if n := w.store.calls(opGet); n != 0 {
+			t.Errorf("the store was asked %d times", n)
+		}
+		w.wantSent(1)
 	})
 }

@@ -55,7 +55,9 @@ func TestWrongRequestThatCameFirstDoesNotKeepTheRightOneOut(t *testing.T) {
 		w.restart()
 
 		resolving := make(chan struct{})
-		w.store.hookBefore(opGet, func() error { <-resolving; return nil })
+		for _, look := range []op{opGet, opClaim} {
+			w.store.hookBefore(look, func() error { <-resolving; return nil })
+		}
 		wrong, right := w.start(w.otherRequest("k")), w.start(w.keyed("k"))
 		if !right.waiting() {
 			t.Fatal("the right caller was turned away before anything was known")
@@ -73,6 +75,7 @@ func TestRequestThatClaimsWinsOverOneThatWaitedForIt(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		preparing := make(chan struct{})
 		call := w.keyed("k")
+		call.Prepared = nil
 		call.Prepare = func(context.Context) error { <-preparing; return nil }
 		first, other := w.start(call), w.start(w.otherRequest("k"))
 		close(preparing)
@@ -87,6 +90,7 @@ func TestOtherRequestRunsIfTheFirstClaimsNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		preparing := make(chan struct{})
 		call := w.keyed("k")
+		call.Prepared = nil
 		call.Prepare = func(context.Context) error { <-preparing; return context.Canceled }
 		first, other := w.start(call), w.start(w.otherRequest("k"))
 		close(preparing)
@@ -100,7 +104,9 @@ func TestOtherRequestRunsIfTheFirstClaimsNothing(t *testing.T) {
 func TestWrongRequestMayLeaveWhileNothingIsKnown(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		resolving := make(chan struct{})
-		w.store.hookBefore(opGet, func() error { <-resolving; return nil })
+		for _, look := range []op{opGet, opClaim} {
+			w.store.hookBefore(look, func() error { <-resolving; return nil })
+		}
 		first, other := w.start(w.keyed("k")), w.start(w.otherRequest("k"))
 		other.left()
 		close(resolving)

@@ -27,10 +27,18 @@ type world struct {
 	store    *faultyStore
 	gate     *idempotency.Gate
 	upstream *upstream
+	prepared bool // calls have nothing to prepare, and are claimed unseen
 }
 
-// inBubble runs test in a synctest bubble, in a world of its own.
+// inBubble runs test in a synctest bubble, in a world of its own: once with
+// calls that are looked up before they are claimed, and once with others.
 func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Helper()
+	t.Run("looked up", func(t *testing.T) { inBubbleOf(t, false, test) })
+	t.Run("claimed at once", func(t *testing.T) { inBubbleOf(t, true, test) })
+}
+
+func inBubbleOf(t *testing.T, prepared bool, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		store := newFaultyStore()
@@ -43,6 +51,7 @@ func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 			store:    store,
 			gate:     idempotency.NewGate(store, idempotency.Limits{}, nil),
 			upstream: newUpstream(),
+			prepared: prepared,
 		})
 	})
 }
@@ -68,6 +77,7 @@ func (w *world) keyed(key string) idempotency.Call {
 		Wait:        wait,
 		Deadline:    deadline,
 		Prepare:     func(context.Context) error { return nil },
+		Prepared:    func() bool { return w.prepared },
 		Send:        w.upstream.send,
 	}
 }
