@@ -55,6 +55,15 @@ func unsettledPrefix(adoption idempotency.AdoptionID) []byte {
 	return append([]byte{keyspaceUnsettled}, adoption[:]...)
 }
 
+// keyAdoption returns the adoption ID that a key of the unsettled records
+// starts with.
+func keyAdoption(key []byte) (a idempotency.AdoptionID, ok bool) {
+	if len(key) < 1+len(a) {
+		return a, false
+	}
+	return idempotency.AdoptionID(key[1 : 1+len(a)]), true
+}
+
 // keyID returns the ID that a key ends with.
 func keyID(key []byte) (id idempotency.ID, ok bool) {
 	if len(key) < len(id) {

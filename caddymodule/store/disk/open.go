@@ -129,6 +129,9 @@ func openStore(dir string, opts Options, fsys vfs.FS) (_ *Store, err error) {
 	if err := s.checkFormat(); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
+	if err := s.loadTally(); err != nil {
+		return nil, errors.Join(err, s.db.Close())
+	}
 	s.background.Go(func() { s.run(opts.SweepInterval) })
 	return s, nil
 }

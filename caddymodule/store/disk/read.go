@@ -95,6 +95,9 @@ func (s *Store) unsettledIDs(ctx context.Context, adoption idempotency.AdoptionI
 		return nil, err
 	}
 	defer s.end()
+	if s.unsettled.count(adoption).Load() == 0 {
+		return nil, nil
+	}
 	return s.list(unsettledPrefix(adoption), after(unsettledPrefix(adoption)), -1)
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"genesys-sidecar/caddymodule/idempotency"
 )
 
@@ -92,6 +94,15 @@ func (r row) amend(rec *idempotency.Record, unsettled bool) {
 	if old, ok := r.stripe.running[r.id]; ok {
 		r.stripe.running[r.id] = running{rec, unsettled && old.unsettled}
 	}
+}
+
+// settle puts into b that old, which is the record, is unsettled no longer, and
+// tells whether it was.
+func (r row) settle(b *pebble.Batch, old *idempotency.Record) (was bool, err error) {
+	if was, err = r.unsettled(old); was {
+		err = b.Delete(unsettledKey(old.Adoption, old.ID), nil)
+	}
+	return was, err
 }
 
 // end notes that the record is not running any more.

@@ -38,8 +38,9 @@ type Store struct {
 	background sync.WaitGroup
 	syncing    atomic.Bool // a sync of notes is about to begin
 
-	groups  groups
-	stripes [stripes]stripe
+	groups    groups
+	unsettled tally
+	stripes   [stripes]stripe
 }
 
 var _ idempotency.Store = (*Store)(nil)
@@ -78,16 +79,22 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	}
 
 	b := s.db.NewBatch()
+	settled := false
 	if old != nil {
-		err = errors.Join(b.Delete(expiryKey(old.Expires, old.ID), nil), deleteUnsettled(b, old))
+		settled, err = r.settle(b, old)
+		err = errors.Join(err, b.Delete(expiryKey(old.Expires, old.ID), nil))
 	}
 	unsettled := rec.Adoption != idempotency.AdoptionID{}
 	if unsettled {
+		s.unsettled.count(rec.Adoption).Add(1)
 		err = errors.Join(err, b.Set(unsettledKey(rec.Adoption, rec.ID), nil, nil))
 	}
 	err = errors.Join(err, setRecord(b, rec), b.Set(expiryKey(rec.Expires, rec.ID), nil, nil))
 	if err = s.commit(b, err); err != nil {
 		return nil, fmt.Errorf("claiming record: %w", err)
+	}
+	if settled {
+		s.unsettled.count(old.Adoption).Add(-1)
 	}
 	r.begin(rec, unsettled)
 	return nil, nil
@@ -113,17 +120,19 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 	}
 
 	b := s.db.NewBatch()
+	settled := false
 	if old.Adoption != rec.Adoption {
-		var unsettled bool
-		if unsettled, err = r.unsettled(old); unsettled {
-			err = deleteUnsettled(b, old)
-			if rec.Adoption != (idempotency.AdoptionID{}) {
-				err = errors.Join(err, b.Set(unsettledKey(rec.Adoption, rec.ID), nil, nil))
-			}
+		settled, err = r.settle(b, old)
+		if settled && rec.Adoption != (idempotency.AdoptionID{}) {
+			s.unsettled.count(rec.Adoption).Add(1)
+			err = errors.Join(err, b.Set(unsettledKey(rec.Adoption, rec.ID), nil, nil))
 		}
 	}
 	if err = s.commit(b, errors.Join(err, setRecord(b, rec))); err != nil {
 		return fmt.Errorf("finishing record: %w", err)
+	}
+	if settled {
+		s.unsettled.count(old.Adoption).Add(-1)
 	}
 	r.end()
 	return nil
@@ -140,12 +149,17 @@ func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotenc
 	if err == nil && old != nil && !old.OwnedBy(owner) {
 		err = idempotency.ErrNotOwner
 	}
+	settled := false
 	if err == nil && old != nil {
 		b := s.db.NewBatch()
-		err = s.commit(b, errors.Join(deleteRecord(b, old), b.Delete(expiryKey(old.Expires, id), nil)))
+		settled, err = r.settle(b, old)
+		err = s.commit(b, errors.Join(err, b.Delete(recordKey(id), nil), b.Delete(expiryKey(old.Expires, id), nil)))
 	}
 	if err != nil {
 		return fmt.Errorf("releasing record: %w", err)
+	}
+	if settled {
+		s.unsettled.count(old.Adoption).Add(-1)
 	}
 	r.end()
 	return nil
@@ -179,9 +193,12 @@ func (s *Store) Settle(ctx context.Context, id idempotency.ID, owner idempotency
 	}
 	defer r.release()
 	old, err := r.owned(owner)
-	if err == nil && old != nil && old.Adoption != (idempotency.AdoptionID{}) {
+	if err == nil && old != nil {
 		b := s.db.NewBatch()
-		if err = s.note(b, deleteUnsettled(b, old)); err == nil {
+		var settled bool
+		settled, err = r.settle(b, old)
+		if err = s.note(b, err); err == nil && settled {
+			s.unsettled.count(old.Adoption).Add(-1)
 			r.amend(old, false)
 		}
 	}
@@ -296,6 +313,9 @@ func (s *Store) note(b *pebble.Batch, err error) error {
 	if err != nil {
 		return errors.Join(err, b.Close())
 	}
+	if b.Empty() {
+		return b.Close()
+	}
 	err = b.Commit(pebble.NoSync)
 	if failed := s.failed(); failed != nil {
 		return failed // and let the batch go: who knows who holds it
@@ -348,16 +368,3 @@ var encodings = sync.Pool{New: func() any { return new([]byte) }}
 
 // maxEncoding is the size of the largest buffer that is kept, in bytes.
 const maxEncoding = 64 << 10
-
-// deleteRecord removes old and what tells that it is unsettled.
-func deleteRecord(b *pebble.Batch, old *idempotency.Record) error {
-	return errors.Join(b.Delete(recordKey(old.ID), nil), deleteUnsettled(b, old))
-}
-
-// deleteUnsettled removes what tells that old is unsettled.
-func deleteUnsettled(b *pebble.Batch, old *idempotency.Record) error {
-	if old.Adoption == (idempotency.AdoptionID{}) {
-		return nil
-	}
-	return b.Delete(unsettledKey(old.Adoption, old.ID), nil)
-}

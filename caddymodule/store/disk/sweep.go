@@ -108,18 +108,24 @@ func (s *Store) removeExpired(key []byte) (gone bool, err error) {
 	}
 	b := s.db.NewBatch()
 	err = b.Delete(key, nil)
+	settled := false
 	switch {
 	case rec == nil:
 		// It leads nowhere, and must not be met forever.
 	case rec.Expired(s.now()):
 		gone = true
-		err = errors.Join(err, deleteRecord(b, rec))
+		var settleErr error
+		settled, settleErr = r.settle(b, rec)
+		err = errors.Join(err, settleErr, b.Delete(recordKey(id), nil))
 	default:
 		// It was finished later than its claim foresaw, or claimed again.
 		err = errors.Join(err, b.Set(expiryKey(rec.Expires, id), nil, nil))
 	}
 	if err = s.note(b, err); err != nil {
 		return false, err
+	}
+	if settled {
+		s.unsettled.count(rec.Adoption).Add(-1)
 	}
 	if gone {
 		r.end()
