@@ -160,8 +160,9 @@ func readAnswer(resp *http.Response, limit int64) ([]byte, error) {
 // net/http sends a request that carries an Idempotency-Key a second time by
 // itself, if it can get at the body again. It must not: that attempt would not
 // be counted, and would run an action twice where the key is ignored. With
-// GetBody nil and a body that it cannot look into, it does not. An empty body
-// it can always get at again; there, it does not recognise the header by a
+// GetBody nil it does not, where there is a body. (That the body is one that it
+// knows to be in memory lets it send header and body in one packet.) An empty
+// body it can always get at again; there, it does not recognise the header by a
 // name in lower case, which is the same name to every server. A GET and its
 // like it sends again whatever the header; there, an empty body can be given as
 // one that it cannot look into, since for them it looks whether there is any,
@@ -182,8 +183,10 @@ func newRequest(ctx context.Context, r Request) *http.Request {
 	}
 	req.Header["Idempotency-Key"] = []string{r.Key}
 	switch {
-	case len(r.Body) > 0, r.Method == "GET", r.Method == "HEAD", r.Method == "OPTIONS", r.Method == "TRACE":
-		req.Body = opaqueBody{bytes.NewReader(r.Body)}
+	case len(r.Body) > 0:
+		req.Body = io.NopCloser(bytes.NewReader(r.Body))
+	case r.Method == "GET", r.Method == "HEAD", r.Method == "OPTIONS", r.Method == "TRACE":
+		req.Body = opaqueBody{}
 	default:
 		for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
 			if values, ok := req.Header[name]; ok {
@@ -215,8 +218,8 @@ func attemptError(ctx context.Context, tok Token, err error) error {
 	return err
 }
 
-// opaqueBody hides what it reads from.
-type opaqueBody struct{ r *bytes.Reader }
+// opaqueBody is an empty body that does not look like one.
+type opaqueBody struct{}
 
-func (b opaqueBody) Read(p []byte) (int, error) { return b.r.Read(p) }
-func (opaqueBody) Close() error                 { return nil }
+func (opaqueBody) Read([]byte) (int, error) { return 0, io.EOF }
+func (opaqueBody) Close() error             { return nil }
