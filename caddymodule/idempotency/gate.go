@@ -55,6 +55,7 @@ type Gate struct {
 	lost map[Owner]lostCall // guarded by mu
 
 	orphans orphanage
+	crew    *crew
 	use     useCount
 }
 
@@ -64,7 +65,7 @@ func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Gate{
+	g := &Gate{
 		store:   store,
 		process: NewProcess(),
 		opened:  time.Now(),
@@ -73,6 +74,8 @@ func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
 		flights: make(map[ID]*flight),
 		lost:    make(map[Owner]lostCall),
 	}
+	g.crew = newCrew(g.fly)
+	return g
 }
 
 // SetCache makes c the gate's cache and returns the one before.
@@ -126,7 +129,7 @@ func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, 
 			return nil, err
 		}
 		if first {
-			go g.fly(f, call)
+			g.crew.launch(f, call)
 		}
 		out, err := g.await(ctx, f, call, first, adopter)
 		g.alight(f)

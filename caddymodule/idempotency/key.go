@@ -44,6 +44,7 @@ func ParseKey(value string) (string, error) {
 // unquote decodes a structured-field string (RFC 8941, 4.2.5).
 func unquote(s string) (string, error) {
 	var b strings.Builder
+	b.Grow(len(s))
 	for i := 1; i < len(s); i++ {
 		switch s[i] {
 		case '\\':
