@@ -15,13 +15,14 @@ import (
 // message, not of the call; the rest is what the sidecar itself says.
 var notKept = []string{"Set-Cookie", "Set-Cookie2", "Date", "Alt-Svc", "Idempotency-Key", "Idempotent-Replayed"}
 
-// keptHeader takes what is not kept out of an upstream's header, and returns it.
-func keptHeader(header http.Header) http.Header {
+// keptHeader takes what is not kept out of an upstream's header, and returns the
+// rest.
+func keptHeader(header http.Header) idempotency.Header {
 	removeConnectionHeaders(header)
 	for _, name := range notKept {
 		delete(header, name)
 	}
-	return header
+	return idempotency.NewHeader(header)
 }
 
 // tell tells the caller an outcome, and the gate whether that arrived.
@@ -84,12 +85,11 @@ func cacheStatus(out *idempotency.Outcome) string {
 // writeAnswer writes answer and then rest, which it closes.
 func writeAnswer(w http.ResponseWriter, answer *idempotency.Answer, rest io.ReadCloser) error {
 	header := w.Header()
-	for name, values := range answer.Header {
+	for name, values := range answer.Header.All() {
 		if name == "Cache-Status" { // a list: the nearest cache comes last
-			header[name] = append(values[:len(values):len(values)], header[name]...)
-			continue
+			values = append(values, header[name]...)
 		}
-		header[name] = values[:len(values):len(values)] // it is shared: adding to it must copy
+		header[name] = values
 	}
 	if rest == nil && bodyAllowed(answer.Status) {
 		header["Content-Length"] = []string{strconv.Itoa(len(answer.Body))}

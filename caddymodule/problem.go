@@ -144,7 +144,7 @@ func (e *problemError) answer(id idempotency.ID) *idempotency.Answer {
 	if e.retryAfter > 0 {
 		header.Set("Retry-After", seconds(e.retryAfter))
 	}
-	return &idempotency.Answer{Status: kind.status, Header: header, Body: append(body, '\n')}
+	return &idempotency.Answer{Status: kind.status, Header: idempotency.NewHeader(header), Body: append(body, '\n')}
 }
 
 // seconds returns d as whole seconds, rounded up: never earlier than said.

@@ -55,7 +55,7 @@ func (h *Handler) onConflict(claim *idempotency.Claim, a action) func(context.Co
 	return func(ctx context.Context) (genesys.Resolution, error) {
 		if answer, ok := claim.Answered(ctx); ok && answer != nil {
 			return genesys.Resolution{Answer: &genesys.Reply{
-				Fate: genesys.Final, Status: answer.Status, Header: answer.Header.Clone(), Body: answer.Body,
+				Fate: genesys.Final, Status: answer.Status, Header: answer.Header.HTTP(), Body: answer.Body,
 			}}, nil
 		}
 		if h.OnConflict != conflictNewKey {

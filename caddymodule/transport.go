@@ -219,7 +219,7 @@ func tokenAnswer(req *http.Request, err error) (*http.Response, error) {
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
-		Header:        answer.Header,
+		Header:        answer.Header.HTTP(),
 		Body:          io.NopCloser(bytes.NewReader(answer.Body)),
 		ContentLength: int64(len(answer.Body)),
 		Request:       req,

@@ -45,7 +45,7 @@ func benchCall(key string) idempotency.Call {
 		Prepare:     func(context.Context) error { return nil },
 		Send: func(context.Context, *idempotency.Claim) idempotency.Result {
 			return idempotency.Result{Fate: idempotency.Kept, Answer: &idempotency.Answer{
-				Status: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: make([]byte, 1024),
+				Status: http.StatusOK, Header: idempotency.NewHeader(http.Header{"Content-Type": {"application/json"}}), Body: make([]byte, 1024),
 			}}
 		},
 	}

@@ -104,12 +104,7 @@ func (c *Cache) set(rec *Record) {
 	if c.closed {
 		return
 	}
-	cost := int64(entryOverhead + len(rec.Answer.Body))
-	for name, values := range rec.Answer.Header {
-		for _, v := range values {
-			cost += int64(len(name) + len(v))
-		}
-	}
+	cost := int64(entryOverhead + len(rec.Answer.Header) + len(rec.Answer.Body))
 	c.entries.SetWithTTL(shortID(rec.ID), &cached{Record: rec}, cost, time.Until(rec.Expires))
 }
 

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"net/http"
 	"time"
 )
 
@@ -135,6 +134,6 @@ func (r *Record) OwnedBy(owner Owner) bool { return owner != Owner{} && r.Owner 
 // Answer is a finished answer, immutable once recorded.
 type Answer struct {
 	Status int
-	Header http.Header // end-to-end headers only; no Set-Cookie
-	Body   []byte      // without content encoding
+	Header Header // end-to-end headers only; no Set-Cookie
+	Body   []byte // without content encoding
 }

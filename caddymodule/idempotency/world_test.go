@@ -298,7 +298,7 @@ func (u *upstream) sent() []string {
 func answer(body string) *idempotency.Answer {
 	return &idempotency.Answer{
 		Status: http.StatusOK,
-		Header: http.Header{"Content-Type": {"application/json"}, "X-Two": {"a", "b"}},
+		Header: idempotency.NewHeader(http.Header{"Content-Type": {"application/json"}, "X-Two": {"a", "b"}}),
 		Body:   []byte(body),
 	}
 }

@@ -13,7 +13,7 @@ func answered() *idempotency.Record {
 	rec := sample()
 	rec.Answer = &idempotency.Answer{
 		Status: http.StatusOK,
-		Header: http.Header{"Content-Type": {"application/json"}, "Inin-Correlation-Id": {"0c2c5ba7-2c2a-4e7b-8d6e-5b9c7a0c1f11"}},
+		Header: idempotency.NewHeader(http.Header{"Content-Type": {"application/json"}, "Inin-Correlation-Id": {"0c2c5ba7-2c2a-4e7b-8d6e-5b9c7a0c1f11"}}),
 		Body:   bytes.Repeat([]byte{'x'}, 1024),
 	}
 	return rec

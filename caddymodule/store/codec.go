@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"maps"
-	"net/http"
 	"slices"
 	"time"
 
@@ -17,8 +15,7 @@ import (
 // layout below.
 const codecVersion = 1
 
-// Bits of the flags byte. nil and empty headers are told apart, since what
-// went in has to come out.
+// Bits of the flags byte.
 const (
 	flagHonored = 1 << iota
 	flagAnswer
@@ -40,7 +37,8 @@ var ErrDamaged = errors.New("the record is damaged")
 // The layout is: version, state and flags, a byte each; ID, owner, fingerprint
 // and adoption ID, of fixed length; the four times; key and upstream key; where
 // there is an answer its status, header and body; a CRC-32C of all before it,
-// little-endian. Strings and lists are preceded by their length, a uvarint.
+// little-endian. Strings are preceded by their length, a uvarint; a header is as
+// idempotency.Header has it.
 func Encode(dst []byte, rec *idempotency.Record) []byte {
 	start := len(dst)
 	dst = slices.Grow(dst, encodedSize(rec))
@@ -51,7 +49,7 @@ func Encode(dst []byte, rec *idempotency.Record) []byte {
 	}
 	if rec.Answer != nil {
 		flags |= flagAnswer
-		if rec.Answer.Header != nil {
+		if rec.Answer.Header != "" {
 			flags |= flagHeader
 		}
 	}
@@ -67,7 +65,9 @@ func Encode(dst []byte, rec *idempotency.Record) []byte {
 	dst = appendString(dst, rec.UpstreamKey)
 	if a := rec.Answer; a != nil {
 		dst = binary.AppendVarint(dst, int64(a.Status))
-		dst = appendHeader(dst, a.Header)
+		if dst = append(dst, a.Header...); a.Header == "" {
+			dst = append(dst, 0)
+		}
 		dst = binary.AppendUvarint(dst, uint64(len(a.Body)))
 		dst = append(dst, a.Body...)
 	}
@@ -79,7 +79,7 @@ func Encode(dst []byte, rec *idempotency.Record) []byte {
 func encodedSize(rec *idempotency.Record) int {
 	n := 256 + len(rec.Key) + len(rec.UpstreamKey)
 	if rec.Answer != nil {
-		n += 512 + len(rec.Answer.Body)
+		n += len(rec.Answer.Header) + len(rec.Answer.Body)
 	}
 	return n
 }
@@ -94,20 +94,6 @@ func appendTime(dst []byte, t time.Time) []byte {
 func appendString(dst []byte, s string) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(s)))
 	return append(dst, s...)
-}
-
-// appendHeader appends h sorted by name, so that equal records have equal
-// encodings.
-func appendHeader(dst []byte, h http.Header) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(h)))
-	for _, name := range slices.Sorted(maps.Keys(h)) {
-		dst = appendString(dst, name)
-		dst = binary.AppendUvarint(dst, uint64(len(h[name])))
-		for _, v := range h[name] {
-			dst = appendString(dst, v)
-		}
-	}
-	return dst
 }
 
 // Decode returns the record that data encodes. It keeps nothing of data, and
@@ -171,26 +157,19 @@ func (d *decoder) record() *idempotency.Record {
 	return rec
 }
 
-// header reads a header. Where present is false, it was nil.
-func (d *decoder) header(present bool) http.Header {
-	n := d.length(2) // a name and a list, if only their lengths
-	if !present {
-		if n != 0 {
-			d.fail("its header is both absent and not")
-		}
-		return nil
+// header reads a header. Where present is false, it has no names.
+func (d *decoder) header(present bool) idempotency.Header {
+	if d.err != nil {
+		return ""
 	}
-	h := make(http.Header, min(n, 64))
-	for range n {
-		name := d.string()
-		values := make([]string, 0, min(d.peekLength(), 16))
-		for range d.length(1) {
-			values = append(values, d.string())
-		}
-		if d.err != nil {
-			return nil
-		}
-		h[name] = values
+	h, rest, err := idempotency.ParseHeader(d.rest)
+	switch {
+	case err != nil:
+		d.fail(err.Error())
+	case h != "" && !present:
+		d.fail("its header is both absent and not")
+	default:
+		d.rest = rest
 	}
 	return h
 }
@@ -236,12 +215,6 @@ func (d *decoder) length(size int) int {
 		return 0
 	}
 	return int(v)
-}
-
-// peekLength returns the length that follows, without reading it.
-func (d *decoder) peekLength() int {
-	p := decoder{rest: d.rest}
-	return p.length(1)
 }
 
 func (d *decoder) varint() int64 {

@@ -14,14 +14,8 @@ const (
 	// heap and the list.
 	recordOverhead = int64(unsafe.Sizeof(idempotency.Record{})+unsafe.Sizeof(entry{})) + 512
 
-	// answerOverhead is an answer and the map of its header.
-	answerOverhead = int64(unsafe.Sizeof(idempotency.Answer{})) + 128
-
-	// nameOverhead is a header's name and list, within the map.
-	nameOverhead = 64
-
-	// valueOverhead is a header's value within its list.
-	valueOverhead = int64(unsafe.Sizeof(""))
+	// answerOverhead is an answer, and what its header and body are rounded up by.
+	answerOverhead = int64(unsafe.Sizeof(idempotency.Answer{})) + 64
 )
 
 // size returns about how many bytes rec takes.
@@ -30,12 +24,5 @@ func size(rec *idempotency.Record) int64 {
 	if rec.Answer == nil {
 		return n
 	}
-	n += answerOverhead + int64(cap(rec.Answer.Body))
-	for name, values := range rec.Answer.Header {
-		n += nameOverhead + int64(len(name))
-		for _, v := range values {
-			n += valueOverhead + int64(len(v))
-		}
-	}
-	return n
+	return n + answerOverhead + int64(len(rec.Answer.Header)+cap(rec.Answer.Body))
 }

@@ -42,7 +42,7 @@ func claim(i int) *idempotency.Record {
 func finished(rec *idempotency.Record, state idempotency.State) *idempotency.Record {
 	f := clone(rec)
 	f.State = state
-	f.Answer = &idempotency.Answer{Status: 200, Header: http.Header{"A": {"b"}}, Body: make([]byte, bodySize)}
+	f.Answer = &idempotency.Answer{Status: 200, Header: idempotency.NewHeader(http.Header{"A": {"b"}}), Body: make([]byte, bodySize)}
 	return f
 }
 
@@ -203,9 +203,9 @@ func TestSizeIsRealistic(t *testing.T) {
 		}
 		d := clone(rec)
 		d.State = idempotency.Done
-		d.Answer = &idempotency.Answer{Status: 200, Body: make([]byte, 256), Header: http.Header{
+		d.Answer = &idempotency.Answer{Status: 200, Body: make([]byte, 256), Header: idempotency.NewHeader(http.Header{
 			"Content-Type": {"application/json"}, "Inin-Correlation-Id": {fmt.Sprintf("%032d", i)},
-		}}
+		})}
 		if err := s.Finish(ctx, d); err != nil {
 			t.Fatal(err)
 		}

@@ -72,16 +72,16 @@ var fidelityTests = []test{
 	}},
 
 	{"headers with several values are kept in order", keeps(func() *idempotency.Answer {
-		return &idempotency.Answer{Status: 200, Header: http.Header{
+		return &idempotency.Answer{Status: 200, Header: idempotency.NewHeader(http.Header{
 			"Link": {"<b>", "<a>", "<a>", ""}, "X-Bytes": {"\x80\xff"}, "x-lower": {"1"},
-		}}
+		})}
 	})},
 	{"any status is kept", keeps(func() *idempotency.Answer { return &idempotency.Answer{Status: 599} })},
 	{"an answer without headers and body is kept", keeps(func() *idempotency.Answer {
 		return &idempotency.Answer{Status: http.StatusNoContent}
 	})},
 	{"an answer with empty headers and an empty body is kept", keeps(func() *idempotency.Answer {
-		return &idempotency.Answer{Status: http.StatusOK, Header: http.Header{}, Body: []byte{}}
+		return &idempotency.Answer{Status: http.StatusOK, Header: idempotency.NewHeader(http.Header{}), Body: []byte{}}
 	})},
 	{"a binary body is kept", keeps(func() *idempotency.Answer {
 		body := make([]byte, 256)

@@ -17,7 +17,6 @@ import (
 	"bytes"
 	"context"
 	"net/http"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -241,7 +240,7 @@ func done(rec *idempotency.Record) *idempotency.Record {
 	d.Finished = epoch.Add(3 * time.Second)
 	d.Answer = &idempotency.Answer{
 		Status: http.StatusOK,
-		Header: http.Header{"Content-Type": {"application/json"}},
+		Header: idempotency.NewHeader(http.Header{"Content-Type": {"application/json"}}),
 		Body:   []byte(`{"answer":"` + rec.Key + `"}`),
 	}
 	return &d
@@ -282,14 +281,5 @@ func sameAnswer(a, b *idempotency.Answer) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	if a.Status != b.Status || len(a.Header) != len(b.Header) || !bytes.Equal(a.Body, b.Body) {
-		return false
-	}
-	for name, values := range a.Header {
-		other, ok := b.Header[name]
-		if !ok || !slices.Equal(values, other) {
-			return false
-		}
-	}
-	return true
+	return a.Status == b.Status && a.Header == b.Header && bytes.Equal(a.Body, b.Body)
 }
