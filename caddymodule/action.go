@@ -78,14 +78,12 @@ func (o owner) upstreamKey(key string) string { return idempotency.UpstreamKey(o
 // of a.
 func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp idempotency.Fingerprint) idempotency.Call {
 	call := idempotency.Call{
-		Key:            who.key,
-		Fingerprint:    fp,
-		Honored:        a.honored,
-		Retention:      time.Duration(h.Retention),
-		Wait:           time.Duration(*h.Wait),
-		Deadline:       time.Duration(h.Deadline),
-		NewID:          o.id,
-		NewUpstreamKey: o.upstreamKey,
+		Key:         who.key,
+		Fingerprint: fp,
+		Honored:     a.honored,
+		Retention:   time.Duration(h.Retention),
+		Wait:        time.Duration(*h.Wait),
+		Deadline:    time.Duration(h.Deadline),
 	}
 	switch {
 	case who.hash:
@@ -98,9 +96,12 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp i
 	case who.key != "":
 		call.ID = o.id(who.key)
 		call.UpstreamKey = o.upstreamKey(who.key)
-	case who.adopt > 0:
-		call.Adoption = idempotency.NewAdoptionID(o.organisation, o.scope, fp)
-		call.AdoptWindow = who.adopt
+	default:
+		call.NewID, call.NewUpstreamKey = o.id, o.upstreamKey
+		if who.adopt > 0 {
+			call.Adoption = idempotency.NewAdoptionID(o.organisation, o.scope, fp)
+			call.AdoptWindow = who.adopt
+		}
 	}
 
 	header := upstreamHeader(r.Header, a.contentType)
@@ -163,48 +164,6 @@ func withoutDefaults(query string) string {
 		}
 	}
 	return strings.Join(kept, "&")
-}
-
-// hopByHop are the headers that concern one connection only (RFC 9110, 7.6.1)
-// or that the transport decides.
-var hopByHop = []string{
-	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
-	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length",
-}
-
-// notSent are the request headers that do not go up beside those. The answer is
-// fetched without content encoding, so that it suits whoever repeats the call.
-var notSent = []string{"Authorization", "Host", "Accept-Encoding", "Expect", "Range", "If-Range", "Idempotency-Key"}
-
-// upstreamHeader returns the part of a caller's header that goes up.
-func upstreamHeader(header http.Header, contentType string) http.Header {
-	up := header.Clone()
-	removeConnectionHeaders(up)
-	for _, name := range notSent {
-		delete(up, name)
-	}
-	if _, ok := up["User-Agent"]; !ok {
-		up["User-Agent"] = []string{""} // else net/http puts in its own
-	}
-	up["Content-Type"] = []string{contentType}
-	if contentType == "" {
-		delete(up, "Content-Type")
-	}
-	return up
-}
-
-// removeConnectionHeaders takes hopByHop out of h, and what its Connection names.
-func removeConnectionHeaders(h http.Header) {
-	for _, value := range h["Connection"] {
-		for name := range strings.SplitSeq(value, ",") {
-			if name = strings.TrimSpace(name); name != "" {
-				h.Del(name)
-			}
-		}
-	}
-	for _, name := range hopByHop {
-		delete(h, name)
-	}
 }
 
 // upstreamURL returns where u leads at the organisation's API.

@@ -10,21 +10,6 @@ import (
 	"genesys-sidecar/caddymodule/idempotency"
 )
 
-// notKept are the response headers that are not kept beside those that concern
-// one connection only. A cookie is one caller's; the date is that of the
-// message, not of the call; the rest is what the sidecar itself says.
-var notKept = []string{"Set-Cookie", "Set-Cookie2", "Date", "Alt-Svc", "Idempotency-Key", "Idempotent-Replayed"}
-
-// keptHeader takes what is not kept out of an upstream's header, and returns the
-// rest.
-func keptHeader(header http.Header) idempotency.Header {
-	removeConnectionHeaders(header)
-	for _, name := range notKept {
-		delete(header, name)
-	}
-	return idempotency.NewHeader(header)
-}
-
 // tell tells the caller an outcome, and the gate whether that arrived.
 func (h *Handler) tell(w http.ResponseWriter, r *http.Request, out *idempotency.Outcome) error {
 	answer := out.Answer

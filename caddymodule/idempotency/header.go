@@ -24,8 +24,10 @@ func NewHeader(h http.Header) Header {
 	if len(h) == 0 {
 		return ""
 	}
-	b := binary.AppendUvarint(make([]byte, 0, 256), uint64(len(h)))
-	for _, name := range slices.Sorted(maps.Keys(h)) {
+	names := slices.AppendSeq(make([]string, 0, 16), maps.Keys(h)) // on the stack, as a rule
+	slices.Sort(names)
+	b := binary.AppendUvarint(make([]byte, 0, 512), uint64(len(h)))
+	for _, name := range names {
 		b = appendText(b, name)
 		b = binary.AppendUvarint(b, uint64(len(h[name])))
 		for _, v := range h[name] {
