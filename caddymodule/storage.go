@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -102,8 +104,23 @@ func (s *DiskStorage) Identity() string { return "disk:" + s.dir }
 
 // Open implements Storage.
 func (s *DiskStorage) Open(log *slog.Logger) (idempotency.Store, error) {
+	makeRoomForSyncs()
 	return disk.Open(s.dir, disk.Options{Logger: log})
 }
+
+// syncProcs is how many goroutines may be in a sync or write of the store while
+// others use all cores: one syncs the log, one writes tables.
+const syncProcs = 2
+
+// makeRoomForSyncs has Go run that many more goroutines at a time. One that
+// waits for the disk keeps its place among GOMAXPROCS until the runtime notices,
+// which takes longer than a sync does: on two cores, one of them idles while
+// calls wait. It is left alone where GOMAXPROCS is set in the environment.
+var makeRoomForSyncs = sync.OnceFunc(func() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + syncProcs)
+	}
+})
 
 // MemoryStorage keeps answers in memory. Nothing survives the process: after a
 // restart, a repeat of a call that ran before runs it again.
