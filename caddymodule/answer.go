@@ -17,11 +17,12 @@ func (h *Handler) tell(w http.ResponseWriter, r *http.Request, out *idempotency.
 		answer = leftBehind().answer(out.ID)
 	}
 	header := w.Header()
-	header["Idempotency-Key"] = []string{out.Key}
+	values := []string{out.Key, "true", cacheStatus(out)}
+	header["Idempotency-Key"] = values[0:1:1]
 	if out.Manner != idempotency.Executed {
-		header["Idempotent-Replayed"] = []string{"true"}
+		header["Idempotent-Replayed"] = values[1:2:2]
 	}
-	header["Cache-Status"] = append(header["Cache-Status"], cacheStatus(out))
+	header["Cache-Status"] = append(header["Cache-Status"], values[2])
 
 	// Looked at before, not after: a caller that has got its answer may well
 	// hang up before the next line is reached.

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -314,7 +313,8 @@ func (h *Handler) honored(match genesys.Match) bool {
 	}
 }
 
-// trustedLength is how much room is made for a body before it has come, in bytes.
+// trustedLength is how much room is made for a body before it has come, in
+// bytes; a longer one gets room as it comes.
 const trustedLength = 64 << 10
 
 // readBody reads the request's body, which is bounded.
@@ -322,12 +322,14 @@ func (h *Handler) readBody(r *http.Request) ([]byte, error) {
 	if r.ContentLength > h.MaxRequestBody {
 		return nil, h.tooLarge()
 	}
-	// What the caller says about the length saves growing, up to a point where
-	// only what has come is believed.
-	expected := min(max(r.ContentLength, 0), trustedLength)
-	buf := bytes.NewBuffer(make([]byte, 0, expected+bytes.MinRead))
-	_, err := buf.ReadFrom(io.LimitReader(r.Body, h.MaxRequestBody+1))
-	body := buf.Bytes()
+	var body []byte
+	var err error
+	if n := r.ContentLength; 0 <= n && n <= trustedLength {
+		body = make([]byte, n)
+		_, err = io.ReadFull(r.Body, body)
+	} else {
+		body, err = io.ReadAll(io.LimitReader(r.Body, h.MaxRequestBody+1))
+	}
 	var limit *http.MaxBytesError
 	switch {
 	case errors.As(err, &limit), int64(len(body)) > h.MaxRequestBody:

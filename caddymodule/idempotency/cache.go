@@ -37,13 +37,14 @@ type cached struct {
 // isFor tells whether the record is of the request r.
 func (c *cached) isFor(r Request) bool {
 	digest := r.Digest()
-	if latest := c.latest.Load(); latest != nil && *latest == digest {
+	if known := c.latest.Load(); known != nil && *known == digest {
 		return true
 	}
 	if r.Fingerprint() != c.Fingerprint {
 		return false
 	}
-	c.latest.Store(&digest)
+	latest := digest // else it would be on the heap whatever comes
+	c.latest.Store(&latest)
 	return true
 }
 

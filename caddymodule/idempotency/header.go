@@ -47,23 +47,22 @@ var ErrInvalidHeader = errors.New("the header is malformed")
 
 // ParseHeader returns the Header at the start of b, and what follows it.
 func ParseHeader(b []byte) (h Header, rest []byte, err error) {
-	r := headerReader[[]byte]{rest: b}
-	for range r.length(2) { // a name and a list, if only their lengths
-		r.text()
-		for range r.length(1) {
-			r.text()
-		}
-		if r.bad {
-			break
+	n, at := lengthAt(b, 0, 2) // a name and a list, if only their lengths
+	for i := 0; i < n && at >= 0; i++ {
+		var values int
+		_, at = textAt(b, at)
+		values, at = lengthAt(b, at, 1)
+		for j := 0; j < values && at >= 0; j++ {
+			_, at = textAt(b, at)
 		}
 	}
-	if r.bad {
+	if at < 0 {
 		return "", nil, ErrInvalidHeader
 	}
-	if n := len(b) - len(r.rest); n > 1 {
-		h = Header(b[:n])
+	if at > 1 {
+		h = Header(b[:at])
 	}
-	return h, r.rest, nil
+	return h, b[at:], nil
 }
 
 // All returns names and their values, sorted by name. The lists of values
@@ -73,16 +72,19 @@ func (h Header) All() iter.Seq2[string, []string] {
 		if h == "" {
 			return
 		}
-		r := headerReader[Header]{rest: h}
-		n := r.length(2)
-		values := make([]string, 0, n) // most names have one
+		n, at := lengthAt(h, 0, 2)
+		all := make([]string, 0, n) // most names have one value
 		for range n {
-			name := string(r.text())
-			start := len(values)
-			for range r.length(1) {
-				values = append(values, string(r.text()))
+			var name, value Header
+			var values int
+			name, at = textAt(h, at)
+			values, at = lengthAt(h, at, 1)
+			start := len(all)
+			for range values {
+				value, at = textAt(h, at)
+				all = append(all, string(value))
 			}
-			if !yield(name, values[start:len(values):len(values)]) {
+			if !yield(string(name), all[start:len(all):len(all)]) {
 				return
 			}
 		}
@@ -92,37 +94,34 @@ func (h Header) All() iter.Seq2[string, []string] {
 // HTTP returns the contents of h as a map of its own.
 func (h Header) HTTP() http.Header { return maps.Collect(h.All()) }
 
-// headerReader reads a Header off the front of rest. Once something is
-// malformed, everything is empty.
-type headerReader[T []byte | Header] struct {
-	rest T
-	bad  bool
-}
-
-// length reads the length of a list whose items take at least size bytes each.
-// It is never more than the rest can hold.
-func (r *headerReader[T]) length(size int) int {
+// lengthAt reads the length of a list whose items take at least size bytes
+// each, and tells where these begin. The length is never more than the rest of b
+// can hold. Where it is malformed, or at is negative, next is negative.
+func lengthAt[T []byte | Header](b T, at, size int) (n, next int) {
+	if at < 0 {
+		return 0, -1
+	}
 	var v uint64
-	for i := range min(len(r.rest), binary.MaxVarintLen64) {
-		c := r.rest[i]
+	for i := 0; i < binary.MaxVarintLen64 && at < len(b); i++ {
+		c := b[at]
+		at++
 		v |= uint64(c&0x7f) << (7 * i)
 		if c >= 0x80 {
 			continue
 		}
-		r.rest = r.rest[i+1:]
-		if v > uint64(len(r.rest)/size) {
+		if v > uint64((len(b)-at)/size) {
 			break
 		}
-		return int(v)
+		return int(v), at
 	}
-	r.bad = true
-	r.rest = r.rest[len(r.rest):]
-	return 0
+	return 0, -1
 }
 
-func (r *headerReader[T]) text() T {
-	n := r.length(1)
-	t := r.rest[:n]
-	r.rest = r.rest[n:]
-	return t
+// textAt reads a text, and tells where it ends, likewise.
+func textAt[T []byte | Header](b T, at int) (text T, next int) {
+	n, at := lengthAt(b, at, 1)
+	if at < 0 {
+		return b[:0], -1
+	}
+	return b[at : at+n], at + n
 }
