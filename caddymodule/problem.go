@@ -162,10 +162,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, key string, err
 	}
 	// Caddy would log an error that is returned, and the request's header with
 	// it, where the key stands.
-	var p *problemError
-	if !errors.As(err, &p) {
-		p = problemOf(err)
-	}
+	p := problemOf(err)
 	if key != "" {
 		w.Header().Set("Idempotency-Key", key)
 	}
@@ -187,9 +184,13 @@ func problemOf(err error) *problemError {
 
 // problemAlone is problemOf but for what it says about an earlier attempt.
 func problemAlone(err error) *problemError {
+	var p *problemError
 	var paused *genesys.PausedError
 	var token *genesys.TokenError
 	switch {
+	case errors.As(err, &p):
+		own := *p
+		return &own
 	case errors.Is(err, idempotency.ErrKeyReused):
 		return &problemError{slug: slugKeyReused, err: err,
 			detail: "The idempotency key belongs to another request: method, path, query, media type or body differ from those it was first used with. Send the request as it was, or use a new key for a new call."}

@@ -115,7 +115,8 @@ const syncProcs = 2
 // makeRoomForSyncs has Go run that many more goroutines at a time. One that
 // waits for the disk keeps its place among GOMAXPROCS until the runtime notices,
 // which takes longer than a sync does: on two cores, one of them idles while
-// calls wait. It is left alone where GOMAXPROCS is set in the environment.
+// calls wait. It is left alone where GOMAXPROCS is set in the environment. (From
+// then on Go does not follow a container's changing limit by itself.)
 var makeRoomForSyncs = sync.OnceFunc(func() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + syncProcs)

@@ -137,7 +137,8 @@ const trustedLength = 64 << 10
 
 // readAnswer reads up to limit bytes of the body of resp.
 func readAnswer(resp *http.Response, limit int64) ([]byte, error) {
-	if n := resp.ContentLength; n > 0 && n < limit && n <= trustedLength {
+	// (The answer to a HEAD tells the length of a body that it does not have.)
+	if n := resp.ContentLength; 0 < n && n < limit && n <= trustedLength && resp.Body != http.NoBody {
 		body := make([]byte, n)
 		if _, err := io.ReadFull(resp.Body, body); err != nil {
 			return nil, err

@@ -142,6 +142,42 @@ func TestContentEncodingIsUndoneByTheTransport(t *testing.T) {
 	}
 }
 
+func TestAnswerToHEADHasNoBodyThoughALength(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "5")
+	}))
+	defer srv.Close()
+	r := callTo(t, srv.URL)
+	r.Method, r.Body = http.MethodHead, nil
+	reply := benchFor(t, wireTransport(t)).Invoke(within(t, time.Minute), r)
+	wantOutcome(t, reply, outcome{Final, Answered, 200})
+	if len(reply.Body) > 0 {
+		t.Errorf("the body is %q", reply.Body)
+	}
+}
+
+func TestAnswersOfAllLengthsAreReadWhole(t *testing.T) {
+	for _, length := range []int{0, 1, trustedLength, trustedLength + 1, 3 * trustedLength} {
+		for _, told := range []bool{true, false} {
+			want := strings.Repeat("x", length)
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if !told {
+					w.(http.Flusher).Flush()
+				}
+				io.WriteString(w, want)
+			}))
+			b := benchFor(t, wireTransport(t))
+			for range 2 { // the second over the first one's connection, if that is free
+				reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
+				if string(reply.Body) != want || reply.Rest != nil || reply.Fate != Final {
+					t.Errorf("%d bytes, told %v: %d came, %v", length, told, len(reply.Body), reply.Err)
+				}
+			}
+			srv.Close()
+		}
+	}
+}
+
 func TestRedirectIsAnAnswer(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)

@@ -126,8 +126,8 @@ func (b *bench) startSidecar(ctx context.Context, c sidecarConfig) (*sidecar, er
 	return s, s.await(ctx, s.address)
 }
 
-func (b *bench) runCaddy(ctx context.Context, name, config string) (*process, error) {
-	return b.start(ctx, name, filepath.Dir(config), nil, b.binary, "run", "--config", config, "--adapter", "caddyfile")
+func (b *bench) runCaddy(ctx context.Context, name, config string, env ...string) (*process, error) {
+	return b.start(ctx, name, filepath.Dir(config), env, b.binary, "run", "--config", config, "--adapter", "caddyfile")
 }
 
 // bareCaddy is the sidecar's binary without the sidecar's module at work.
@@ -141,8 +141,13 @@ type bareCaddy struct {
 // keeps. Caddy's own keeps 32.
 const sidecarIdleConnections = 256
 
-// startCaddy starts bare Caddy. What it answers by itself has the given size.
-func (b *bench) startCaddy(ctx context.Context, bodySize int) (*bareCaddy, error) {
+// diskStoreProcs is by how much the disk store raises GOMAXPROCS, so that its
+// syncs leave the cores to others.
+const diskStoreProcs = 2
+
+// startCaddy starts bare Caddy, with env added to its environment. What it
+// answers by itself has the given size.
+func (b *bench) startCaddy(ctx context.Context, bodySize int, env ...string) (*bareCaddy, error) {
 	dir, err := b.newDir("caddy")
 	if err != nil {
 		return nil, err
@@ -176,7 +181,7 @@ func (b *bench) startCaddy(ctx context.Context, bodySize int) (*bareCaddy, error
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("configuring Caddy: %w", err)
 	}
-	p, err := b.runCaddy(ctx, "Caddy", config)
+	p, err := b.runCaddy(ctx, "Caddy", config, env...)
 	if err != nil {
 		return nil, err
 	}
