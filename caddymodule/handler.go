@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -322,14 +323,7 @@ func (h *Handler) readBody(r *http.Request) ([]byte, error) {
 	if r.ContentLength > h.MaxRequestBody {
 		return nil, h.tooLarge()
 	}
-	var body []byte
-	var err error
-	if n := r.ContentLength; 0 <= n && n <= trustedLength {
-		body = make([]byte, n)
-		_, err = io.ReadFull(r.Body, body)
-	} else {
-		body, err = io.ReadAll(io.LimitReader(r.Body, h.MaxRequestBody+1))
-	}
+	body, err := readAll(r.Body, r.ContentLength, h.MaxRequestBody+1)
 	var limit *http.MaxBytesError
 	switch {
 	case errors.As(err, &limit), int64(len(body)) > h.MaxRequestBody:
@@ -338,6 +332,28 @@ func (h *Handler) readBody(r *http.Request) ([]byte, error) {
 		return nil, &problemError{slug: slugBodyInvalid, err: err, detail: "The request's body could not be read to its end."}
 	}
 	return body, nil
+}
+
+// readAll reads up to about limit bytes of body, of which n are expected, or any
+// number where n is negative. It does not rely on n: a handler in front may have
+// put another body in.
+func readAll(body io.Reader, n, limit int64) ([]byte, error) {
+	if n < 0 {
+		n = bytes.MinRead
+	}
+	b := make([]byte, 0, min(n, trustedLength)+1) // with room to learn of the end
+	for len(b) < cap(b) {
+		k, err := body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+k]
+		if err == io.EOF {
+			return b, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	rest, err := io.ReadAll(io.LimitReader(body, max(0, limit-int64(len(b)))))
+	return append(b, rest...), err
 }
 
 func (h *Handler) tooLarge() error {

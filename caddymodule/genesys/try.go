@@ -98,7 +98,7 @@ func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Pol
 
 	a.status, a.header = resp.StatusCode, resp.Header
 	reply := Reply{Status: resp.StatusCode, Header: resp.Header}
-	body, err := readAnswer(resp, p.MaxBody+1)
+	body, err := readAnswer(resp, r.Method, p.MaxBody+1)
 	if err != nil {
 		_ = resp.Body.Close()
 		a.err = fmt.Errorf("reading answer: %w", attemptError(ctx, tok, err))
@@ -135,10 +135,10 @@ func (w *watch) gotConn(httptrace.GotConnInfo) { w.written.Store(true) }
 // bytes. It saves growing, and what growing leaves unused.
 const trustedLength = 64 << 10
 
-// readAnswer reads up to limit bytes of the body of resp.
-func readAnswer(resp *http.Response, limit int64) ([]byte, error) {
+// readAnswer reads up to limit bytes of the body of resp, which answers method.
+func readAnswer(resp *http.Response, method string, limit int64) ([]byte, error) {
 	// (The answer to a HEAD tells the length of a body that it does not have.)
-	if n := resp.ContentLength; 0 < n && n < limit && n <= trustedLength && resp.Body != http.NoBody {
+	if n := resp.ContentLength; 0 < n && n < limit && n <= trustedLength && method != http.MethodHead {
 		body := make([]byte, n)
 		if _, err := io.ReadFull(resp.Body, body); err != nil {
 			return nil, err

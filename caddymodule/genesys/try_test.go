@@ -143,16 +143,21 @@ func TestContentEncodingIsUndoneByTheTransport(t *testing.T) {
 }
 
 func TestAnswerToHEADHasNoBodyThoughALength(t *testing.T) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Length", "5")
-	}))
-	defer srv.Close()
-	r := callTo(t, srv.URL)
-	r.Method, r.Body = http.MethodHead, nil
-	reply := benchFor(t, wireTransport(t)).Invoke(within(t, time.Minute), r)
-	wantOutcome(t, reply, outcome{Final, Answered, 200})
-	if len(reply.Body) > 0 {
-		t.Errorf("the body is %q", reply.Body)
+	for name, transport := range map[string]authorizing{"HTTP/1.1": wireTransport(t), "HTTP/2": h2Transport(t)} {
+		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "5")
+		}))
+		srv.Config.Protocols = new(http.Protocols)
+		srv.Config.Protocols.SetHTTP1(true)
+		srv.Config.Protocols.SetUnencryptedHTTP2(true)
+		srv.Start()
+		r := callTo(t, srv.URL)
+		r.Method, r.Body = http.MethodHead, nil
+		reply := benchFor(t, transport).Invoke(within(t, time.Minute), r)
+		if reply.Fate != Final || reply.Cause != Answered || reply.Status != 200 || len(reply.Body) > 0 {
+			t.Errorf("%s: %+v", name, reply)
+		}
+		srv.Close()
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcome, error) {
 	var present *Record
 	var err error
+	maybeAnswered := true
 	prepared := call.Prepared != nil && call.Prepared()
 	if !prepared {
 		if present, err = g.store.Get(ctx, f.id); err != nil {
@@ -36,10 +37,13 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			takeOver(present, next)
 		}
 
+		if maybeAnswered && (present != nil || !prepared) {
+			maybeAnswered = false
+			close(f.unanswered)
+		}
 		// A token that cannot be had, a pause that will not end in time: found
 		// out before the claim, they leave nothing behind.
 		if !prepared {
-			close(f.unanswered)
 			if err := call.Prepare(ctx); err != nil {
 				if present != nil && present.Honored {
 					err = fmt.Errorf("%w: %w", ErrUnresolved, err)

@@ -14,7 +14,7 @@ type flight struct {
 	fingerprint Fingerprint
 	callers     atomic.Int64
 
-	unanswered chan struct{} // closed once it is clear that no answer is recorded
+	unanswered chan struct{} // closed once it is clear that no answer is recorded, if that is before bound and done
 	bound      chan struct{} // closed once the call is claimed under fingerprint
 	done       chan struct{} // closed once out and err are set
 
@@ -37,7 +37,7 @@ func newFlight(id ID, fp Fingerprint) *flight {
 // admit decides whether a caller that is not the first may wait for f. As long
 // as nothing has been claimed, f may turn out to be the wrong request for its
 // key, and the caller the right one. One that is in a hurry waits for nothing
-// but a look into the store.
+// but a look into the store, or a claim that takes its place.
 func (f *flight) admit(ctx context.Context, expired <-chan time.Time, call Call, hurry bool) error {
 	var unanswered <-chan struct{}
 	if hurry {

@@ -14,7 +14,8 @@ const maxGroup = 1 << 20
 // commits share a sync as well, but each passes through its pipeline and wakes
 // its own waiter; gathered, they cost about a third of that.
 type groups struct {
-	db *pebble.DB
+	db    *pebble.DB
+	guard *guard
 
 	mu   sync.Mutex
 	next *group // guarded by mu; nil: none is gathering
@@ -48,6 +49,9 @@ func (g *groups) commit(b *pebble.Batch) error {
 	g.mu.Unlock()
 	mine.err = g.db.ApplyNoSyncWait(mine.batch, pebble.Sync)
 	g.turn.Unlock() // the next group is applied while this one is synced
+	if mine.err == nil {
+		mine.err = g.guard.failure() // Pebble may have given up, and would never say so
+	}
 	if mine.err == nil {
 		mine.err = mine.batch.SyncWait()
 	}

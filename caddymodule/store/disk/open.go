@@ -125,7 +125,7 @@ func openStore(dir string, opts Options, fsys vfs.FS) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.groups.db = s.db
+	s.groups.db, s.groups.guard = s.db, s.guard
 	if err := s.checkFormat(); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
