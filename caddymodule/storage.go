@@ -109,8 +109,9 @@ func (s *DiskStorage) Open(log *slog.Logger) (idempotency.Store, error) {
 }
 
 // syncProcs is how many goroutines may be in a sync or write of the store while
-// others use all cores: one syncs the log, one writes tables.
-const syncProcs = 2
+// others use all cores: one syncs the log, one writes the newest table, and two
+// compact others.
+const syncProcs = 4
 
 // makeRoomForSyncs has Go run that many more goroutines at a time. One that
 // waits for the disk keeps its place among GOMAXPROCS until the runtime notices,

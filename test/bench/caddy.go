@@ -143,7 +143,7 @@ const sidecarIdleConnections = 256
 
 // diskStoreProcs is by how much the disk store raises GOMAXPROCS, so that its
 // syncs leave the cores to others.
-const diskStoreProcs = 2
+const diskStoreProcs = 4
 
 // startCaddy starts bare Caddy, with env added to its environment. What it
 // answers by itself has the given size.
