@@ -48,7 +48,7 @@ type connection struct {
 	renewed time.Time // when its deadline was last moved
 }
 
-// dial opens all connections of a plan.
+// dial opens all connections of a plan, which are closed when ctx ends.
 func (p plan) dial(ctx context.Context) ([]*connection, error) {
 	var dialer net.Dialer
 	connections := make([]*connection, p.connections)
@@ -70,6 +70,7 @@ func (p plan) dial(ctx context.Context) ([]*connection, error) {
 			renewed: time.Now(),
 		}
 	}
+	context.AfterFunc(ctx, func() { closeAll(connections) })
 	return connections, nil
 }
 
@@ -108,13 +109,12 @@ func (c *connection) note(took time.Duration) { c.took = append(c.took, uint32(t
 
 // run sends the load, and returns when the last answer is there.
 func (p plan) run(ctx context.Context) (outcome, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	connections, err := p.dial(ctx)
 	if err != nil {
 		return outcome{}, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	context.AfterFunc(ctx, func() { closeAll(connections) })
 
 	var left atomic.Int64
 	left.Store(int64(p.count))

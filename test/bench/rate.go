@@ -15,13 +15,12 @@ import (
 // One goroutine sends all requests, each on a connection that is idle. It keeps
 // to the time better than a timer for each connection would.
 func (p plan) runAt(ctx context.Context, perSecond int) (outcome, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	connections, err := p.dial(ctx)
 	if err != nil {
 		return outcome{}, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	context.AfterFunc(ctx, func() { closeAll(connections) })
 
 	idle := make(chan *connection, len(connections))
 	due := make(map[*connection]chan time.Time, len(connections))

@@ -27,30 +27,11 @@ func BenchmarkClaim(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer s.Close()
-			var next atomic.Int64
-			done := make(chan error, writers)
 			disk.syncs.Store(0)
-			b.ResetTimer()
-			for range writers {
-				go func() {
-					for {
-						i := next.Add(1)
-						if i > int64(b.N) {
-							done <- nil
-							return
-						}
-						if _, err := s.Claim(ctx, claim(fmt.Sprint(i)), idempotency.Owner{}); err != nil {
-							done <- err
-							return
-						}
-					}
-				}()
-			}
-			for range writers {
-				if err := <-done; err != nil {
-					b.Fatal(err)
-				}
-			}
+			concurrently(b, writers, func(i int) error {
+				_, err := s.Claim(ctx, claim(fmt.Sprint(i)), idempotency.Owner{})
+				return err
+			})
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "claims/s")
 			b.ReportMetric(float64(disk.syncs.Load())/float64(b.N), "syncs/claim")
 		})
@@ -124,6 +105,21 @@ func callConcurrently(b *testing.B, writers int, claimIt, finishIt func(*idempot
 		_, _ = rand.Read(random)
 		bodies[i] = []byte(hex.EncodeToString(random))
 	}
+	concurrently(b, writers, func(i int) error {
+		rec := claim(fmt.Sprint("order-", i))
+		if err := claimIt(rec); err != nil {
+			return err
+		}
+		end := answered(rec)
+		end.Answer.Body = bodies[i%len(bodies)]
+		return finishIt(end)
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
+}
+
+// concurrently has writers call f b.N times in all, each time with another i.
+func concurrently(b *testing.B, writers int, f func(i int) error) {
+	b.Helper()
 	var next atomic.Int64
 	done := make(chan error, writers)
 	b.ResetTimer()
@@ -135,14 +131,7 @@ func callConcurrently(b *testing.B, writers int, claimIt, finishIt func(*idempot
 					done <- nil
 					return
 				}
-				rec := claim(fmt.Sprint("order-", i))
-				err := claimIt(rec)
-				if err == nil {
-					end := answered(rec)
-					end.Answer.Body = bodies[int(i)%len(bodies)]
-					err = finishIt(end)
-				}
-				if err != nil {
+				if err := f(int(i)); err != nil {
 					done <- err
 					return
 				}
@@ -154,7 +143,6 @@ func callConcurrently(b *testing.B, writers int, claimIt, finishIt func(*idempot
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 }
 
 // BenchmarkGet reads records with answers of about 1 KiB.
