@@ -28,6 +28,7 @@ func init() {
 //	        cache         <size>|off
 //	        store         disk [<dir>]
 //	        store         memory [{ max_size <size> }]
+//	        store         redis <url>... [{ ... }]
 //	    }
 //	}
 func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {

@@ -26,6 +26,7 @@ const settleTimeout = 5 * time.Second
 // caller was told that the outcome is unknown.
 func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 	ward := g.orphans.ward(call.Adoption)
+	call.attendant = g.attendance(call)
 	orphan, err := g.adopt(ctx, ward, call)
 	if err != nil {
 		return nil, err
@@ -42,6 +43,9 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 	out, err := g.doKeyed(ctx, call, orphan != nil)
 	if err != nil {
 		ward.detach(call.ID)
+		if orphan != nil || ctx.Err() != nil { // else nothing was claimed for this caller
+			g.unattend(call)
+		}
 		return nil, err
 	}
 	out.Adopted = orphan != nil
@@ -52,6 +56,9 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 			g.settle(call.ID, out)
 		}
 		ward.detach(call.ID)
+		if !delivered || out.Fate == Unsure {
+			g.unattend(call)
+		}
 	}
 	return out, nil
 }
@@ -84,36 +91,14 @@ func (g *Gate) adopt(ctx context.Context, ward *ward, call Call) (*Record, error
 		return nil, nil
 	}
 	var grace <-chan time.Time
-	for {
-		ward.mu.Lock()
-		unsettled, err := g.store.Unsettled(ctx, call.Adoption)
-		if err != nil {
-			ward.mu.Unlock()
-			return nil, storeError(err)
-		}
-		attended := false
-		for _, rec := range unsettled {
-			if ward.callers[rec.ID] > 0 {
-				attended = true
-				continue
-			}
-			if rec.Fingerprint == call.Fingerprint && g.adoptable(rec, call.AdoptWindow) {
-				ward.attachLocked(rec.ID)
-				ward.mu.Unlock()
-				return rec, nil
-			}
-			if g.adoptable(rec, max(call.AdoptWindow, staleOrphan)) {
-				continue // others may allow for a longer window
-			}
-			// Left unsettled, it would be looked at by every call like it until
-			// it expires.
-			if err := g.store.Settle(ctx, rec.ID, rec.Owner); err != nil {
-				g.log.Warn("settling a call past its window", slog.String("id", rec.ID.String()), slog.Any("error", err))
-			}
-		}
-		left := ward.left
-		ward.mu.Unlock()
-		if !attended {
+	for last := false; ; {
+		l, err := g.look(ctx, ward, call)
+		switch {
+		case err != nil:
+			return nil, err
+		case l.orphan != nil:
+			return l.orphan, nil
+		case last || !l.attended && len(l.elsewhere) == 0:
 			return nil, nil
 		}
 
@@ -123,32 +108,121 @@ func (g *Gate) adopt(ctx context.Context, ward *ward, call Call) (*Record, error
 			grace = timer.C
 		}
 		select {
-		case <-left:
+		case <-l.left:
 		case <-grace:
-			return nil, nil
+			if len(l.elsewhere) == 0 {
+				return nil, nil
+			}
+			// Another process that was killed has not noted that its callers
+			// are gone, nor has one that stands still.
+			if err := g.awaitSigns(ctx, l.elsewhere); err != nil {
+				return nil, err
+			}
+			last = true
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// adoptable tells whether rec, which has no caller, can still be adopted.
-func (g *Gate) adoptable(rec *Record, window time.Duration) bool {
-	foreign := rec.Owner.Process() != g.process
+// look is what there is to adopt for a call.
+type look struct {
+	orphan    *Record       // adopted
+	attended  bool          // a call like it has a caller in this process
+	left      chan struct{} // closed when one of those leaves
+	elsewhere []Process     // have callers of calls like it
+}
+
+// look adopts the oldest orphan that call may adopt, if there is one.
+func (g *Gate) look(ctx context.Context, ward *ward, call Call) (look, error) {
+	ward.mu.Lock()
+	defer ward.mu.Unlock()
+	unsettled, err := g.store.Unsettled(ctx, call.Adoption)
+	if err != nil {
+		return look{}, storeError(err)
+	}
+	seen := look{left: ward.left}
+	lives := lives{gate: g}
+	for _, rec := range unsettled {
+		if ward.callers[rec.ID] > 0 {
+			seen.attended = true
+			continue
+		}
+		elsewhere, err := lives.attendedElsewhere(ctx, rec)
+		if err != nil {
+			return look{}, err
+		}
+		if elsewhere {
+			seen.elsewhere = append(seen.elsewhere, rec.Attendant.Process())
+			continue
+		}
+		adoptable, stale, err := g.adoptable(ctx, rec, &lives, call.AdoptWindow)
+		if err != nil {
+			return look{}, err
+		}
+		switch {
+		case adoptable && rec.Fingerprint == call.Fingerprint:
+			ours, err := g.attend(ctx, rec, call)
+			if err != nil {
+				return look{}, err
+			}
+			if ours {
+				ward.attachLocked(rec.ID)
+				seen.orphan = rec
+				return seen, nil
+			}
+		case stale:
+			// Left unsettled, it would be looked at by every call like it until
+			// it expires.
+			if err := g.store.Settle(ctx, rec.ID, rec.Owner); err != nil {
+				g.log.Warn("settling a call past its window", slog.String("id", rec.ID.String()), slog.Any("error", err))
+			}
+		}
+	}
+	return seen, nil
+}
+
+// attend makes call's caller the one that attends to rec. It fails where
+// another process was quicker.
+func (g *Gate) attend(ctx context.Context, rec *Record, call Call) (bool, error) {
+	if g.shared == nil {
+		return true, nil
+	}
+	ours, err := g.shared.Attend(ctx, rec.ID, rec.Attendant, call.attendant)
+	if err != nil {
+		return false, storeError(err)
+	}
+	return ours, nil
+}
+
+// adoptable tells whether rec, which has no caller, can still be adopted, and
+// if not, whether it is too old for calls with a longer window, too.
+func (g *Gate) adoptable(ctx context.Context, rec *Record, lives *lives, window time.Duration) (adoptable, stale bool, err error) {
 	since, lost := g.lostSince(rec.Owner)
-	if rec.State == Started && !foreign && !lost {
-		return true // it runs, or has just ended
+	if rec.State == Started && !lost {
+		running := rec.Owner.Process() == g.process // or it has just ended
+		if !running && g.shared != nil {
+			life, err := lives.of(ctx, rec.Owner.Process())
+			if err != nil {
+				return false, false, err
+			}
+			running = life.Alive
+		}
+		if running {
+			return true, false, nil
+		}
 	}
-	if rec.Finished.After(since) {
-		since = rec.Finished
+	end, err := lives.endOf(ctx, rec)
+	if err != nil {
+		return false, false, err
 	}
-	if rec.Told.After(since) {
-		since = rec.Told
+	for _, t := range []time.Time{rec.Finished, rec.Told, end} {
+		if t.After(since) {
+			since = t
+		}
 	}
-	if foreign && g.opened.After(since) {
-		since = g.opened // its callers could not come back before
-	}
-	return time.Since(since) <= window
+	age := time.Since(since)
+	return age <= window, age > max(window, staleOrphan), nil
 }
 
 // orphanage knows which keyless calls have a caller. It is divided by adoption

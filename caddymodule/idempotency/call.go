@@ -66,6 +66,8 @@ type Call struct {
 	// Send sends the call, once claimed. Its context has the call's deadline
 	// and does not end when a caller leaves.
 	Send func(context.Context, *Claim) Result
+
+	attendant Owner // of a keyless call, where others can see the store; see attend.go
 }
 
 // Claim is the right to send a call. It belongs to one goroutine.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"maps"
 	"time"
 )
 
@@ -22,6 +20,9 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 		}
 	}
 	for {
+		if present, err = g.follow(ctx, f, present, call); err != nil {
+			return nil, nil, err
+		}
 		over := Owner{}
 		before := present
 		next := g.fresh(call)
@@ -31,6 +32,9 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 					g.cache.Load().set(present)
 				}
 				out, err := replay(present, call.Fingerprint)
+				if out != nil && isClosed(f.followed) {
+					out.Manner = Shared
+				}
 				return nil, out, err
 			}
 			over = present.Owner
@@ -62,7 +66,9 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			if errors.Is(err, ErrFull) {
 				return nil, nil, fmt.Errorf("%w: %w", ErrOverloaded, err)
 			}
-			g.forget(next, before) // the claim may have been made all the same
+			if !errors.Is(err, ErrNotMade) {
+				g.forget(next, before) // the claim may have been made all the same
+			}
 			return nil, nil, storeError(err)
 		}
 		if present == nil {
@@ -83,6 +89,7 @@ func (g *Gate) fresh(call Call) *Record {
 		UpstreamKey: call.UpstreamKey,
 		Honored:     call.Honored,
 		Adoption:    call.Adoption,
+		Attendant:   call.attendant,
 		Started:     now,
 		// If nobody finishes the record, its outcome is unknown for the
 		// retention, counted from when it would have been finished.
@@ -99,10 +106,11 @@ func (g *Gate) mayResend(rec *Record, call Call) bool {
 	case Open:
 		return g.trusted(rec, call)
 	case Started:
-		// A flight ends only when its outcome is recorded or lost, or if it
-		// never sent anything. There is no flight here, so a claim of this
-		// process that is not lost is one that was never used; but where the
-		// upstream honors the key, it may have been made over one that was.
+		// Another process's call has been followed to its end. A flight ends
+		// only when its outcome is recorded or lost, or if it never sent
+		// anything. There is no flight here, so a claim of this process that
+		// is not lost is one that was never used; but where the upstream
+		// honors the key, it may have been made over one that was.
 		unused := rec.Owner.Process() == g.process && !g.isLost(rec.Owner)
 		return unused && !rec.Honored || g.trusted(rec, call)
 	default:
@@ -126,106 +134,6 @@ func takeOver(rec, next *Record) {
 	if rec.Honored {
 		next.Honored = true
 		next.Started = rec.Started
-	}
-}
-
-const (
-	// recordTimeout bounds one attempt to record an outcome. It is not part of
-	// the call's deadline: a call that took all of its time must be recorded too.
-	recordTimeout = 10 * time.Second
-
-	recordBackoff    = 100 * time.Millisecond
-	recordBackoffMax = 5 * time.Second
-
-	// recordPatience is how long recording is tried again. A store that is
-	// still down then has the call as started, which is never sent again
-	// unless its upstream honors the key.
-	recordPatience = 10 * time.Minute
-)
-
-// record makes the outcome of a call durable. It is not ours to record, and
-// not recorded, if somebody else has taken the call over.
-func (g *Gate) record(rec *Record, fate Fate) (ours bool, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
-	defer cancel()
-	if fate == Freed {
-		err = g.store.Release(ctx, rec.ID, rec.Owner)
-	} else {
-		err = g.store.Finish(ctx, rec)
-	}
-	if errors.Is(err, ErrNotOwner) {
-		// Somebody else has taken the call over; what it records counts.
-		g.log.Warn("the call was taken over", slog.String("id", rec.ID.String()))
-		return false, nil
-	}
-	return true, err
-}
-
-// keepRecording tries to record an outcome until it succeeds or patience ends,
-// and tells which.
-func (g *Gate) keepRecording(rec *Record, fate Fate) bool {
-	end := time.Now().Add(recordPatience)
-	for backoff := recordBackoff; time.Now().Before(end); backoff = min(2*backoff, recordBackoffMax) {
-		select {
-		case <-time.After(backoff):
-		case <-g.use.draining():
-			end = time.Time{} // one last try
-		}
-		if _, err := g.record(rec, fate); err == nil {
-			g.log.Info("recorded the outcome of a call after all", slog.String("id", rec.ID.String()))
-			return true
-		}
-	}
-	g.log.Error("gave up recording the outcome of a call", slog.String("id", rec.ID.String()),
-		slog.String("state", rec.State.String()))
-	return false
-}
-
-// lostCall is a call that was sent, and of which the store will never know more.
-type lostCall struct{ since, expires time.Time }
-
-// lose notes that the call of claim, which was sent, could not be recorded.
-func (g *Gate) lose(claim *Record) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	now := time.Now()
-	maps.DeleteFunc(g.lost, func(_ Owner, l lostCall) bool { return l.expires.Before(now) })
-	g.lost[claim.Owner] = lostCall{since: now, expires: claim.Expires}
-}
-
-// isLost tells whether the call claimed by owner was sent and could not be recorded.
-func (g *Gate) isLost(owner Owner) bool {
-	_, ok := g.lostSince(owner)
-	return ok
-}
-
-// lostSince is isLost, and tells since when.
-func (g *Gate) lostSince(owner Owner) (time.Time, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	l, ok := g.lost[owner]
-	return l.since, ok
-}
-
-// forget undoes a claim over before that may have been made and was not used,
-// so that it does not look like a call that was left behind. What before says
-// of an earlier send must not be forgotten.
-func (g *Gate) forget(rec, before *Record) {
-	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
-	defer cancel()
-	var err error
-	if before == nil || !before.Honored { // never sent
-		err = g.store.Release(ctx, rec.ID, rec.Owner)
-	} else {
-		back := *before
-		back.Owner = rec.Owner
-		if back.State == Started { // by a process that is gone
-			back.State, back.Finished = Open, time.Now()
-		}
-		err = g.store.Finish(ctx, &back)
-	}
-	if err != nil && !errors.Is(err, ErrNotOwner) {
-		g.log.Warn("releasing an unused claim", slog.String("id", rec.ID.String()), slog.Any("error", err))
 	}
 }
 

@@ -15,7 +15,8 @@ type flight struct {
 	callers     atomic.Int64
 
 	unanswered chan struct{} // closed once it is clear that no answer is recorded, if that is before bound and done
-	bound      chan struct{} // closed once the call is claimed under fingerprint
+	bound      chan struct{} // closed once the call is claimed under fingerprint, here or by another process
+	followed   chan struct{} // closed once the call is found to be under way in another process
 	done       chan struct{} // closed once out and err are set
 
 	mu   sync.Mutex
@@ -30,6 +31,7 @@ func newFlight(id ID, fp Fingerprint) *flight {
 		fingerprint: fp,
 		unanswered:  make(chan struct{}),
 		bound:       make(chan struct{}),
+		followed:    make(chan struct{}),
 		done:        make(chan struct{}),
 	}
 }
@@ -73,6 +75,23 @@ func isClosed(c <-chan struct{}) bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// bind notes that the call is claimed under the flight's fingerprint. Only the
+// goroutine that flies it calls bind and follow.
+func (f *flight) bind() {
+	if !isClosed(f.bound) {
+		close(f.bound)
+	}
+}
+
+// follow notes that the call is under way in another process, so that all
+// callers here repeat it.
+func (f *flight) follow() {
+	f.bind()
+	if !isClosed(f.followed) {
+		close(f.followed)
 	}
 }
 

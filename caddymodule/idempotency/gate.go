@@ -36,10 +36,11 @@ func (l Limits) withDefaults() Limits {
 const trust = 24 * time.Hour
 
 // Gate lets each call through at most once, and tells the answer to everybody
-// who repeats it. All callers that share a store must go through one gate per
-// process. A Gate is safe for concurrent use.
+// who repeats it. Where the store is not a SharedStore, all callers must go
+// through one gate. A Gate is safe for concurrent use.
 type Gate struct {
 	store   Store
+	shared  SharedStore // the store, if it is one; else nil
 	process Process
 	opened  time.Time
 	limits  Limits
@@ -53,6 +54,9 @@ type Gate struct {
 	// lost has the claims under which a call was sent whose outcome could not
 	// be recorded at all. Their records look as if they had not been used.
 	lost map[Owner]lostCall // guarded by mu
+
+	unrecorded atomic.Int64 // outcomes that the store does not have yet
+	insisting  atomic.Int64 // see insist
 
 	orphans orphanage
 	crew    *crew
@@ -75,11 +79,19 @@ func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
 		lost:    make(map[Owner]lostCall),
 	}
 	g.crew = newCrew(g.fly)
+	if shared, ok := store.(SharedStore); ok {
+		g.shared = shared
+		shared.Join(g.process)
+	}
 	return g
 }
 
 // SetCache makes c the gate's cache and returns the one before.
 func (g *Gate) SetCache(c *Cache) *Cache { return g.cache.Swap(c) }
+
+// Unrecorded returns how many calls are over whose outcome the store has not
+// taken yet. Their callers have been answered.
+func (g *Gate) Unrecorded() int64 { return g.unrecorded.Load() }
 
 // Replay returns what the caller of the call with id is to be told, if the
 // cache holds that: an outcome, or ErrKeyReused where r is another request than
@@ -146,26 +158,42 @@ var errAgain = errors.New("looking again")
 
 // await waits for f on behalf of one caller.
 func (g *Gate) await(ctx context.Context, f *flight, call Call, first, adopter bool) (*Outcome, error) {
-	bounded := !first && !adopter
 	var expired <-chan time.Time
-	if bounded && call.Wait > 0 {
+	var followed <-chan struct{}
+	switch {
+	case adopter:
+	case first:
+		followed = f.followed
+	case call.Wait > 0:
 		timer := time.NewTimer(call.Wait)
 		defer timer.Stop()
 		expired = timer.C
 	}
 	if !first {
-		if err := f.admit(ctx, expired, call, bounded && call.Wait <= 0); err != nil {
+		if err := f.admit(ctx, expired, call, !adopter && call.Wait <= 0); err != nil {
 			return nil, err
 		}
 	}
 
-	select {
-	case <-f.done:
-		return f.outcome(first)
-	case <-expired:
-		return nil, ErrInUse
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	for {
+		select {
+		case <-f.done:
+			return f.outcome(first)
+		case <-followed:
+			// The first here, but not the first: it repeats a call that
+			// another process was sent.
+			followed = nil
+			if call.Wait <= 0 {
+				return nil, ErrInUse
+			}
+			timer := time.NewTimer(call.Wait)
+			defer timer.Stop()
+			expired = timer.C
+		case <-expired:
+			return nil, ErrInUse
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }
 
@@ -219,7 +247,10 @@ func (g *Gate) fly(f *flight, call Call) {
 		f.finish(out, err)
 		return
 	}
-	close(f.bound)
+	f.bind()
+	if f.callers.Load() == 0 {
+		g.unattend(call) // its caller's leaving may have come before the claim
+	}
 
 	result := g.send(ctx, call, claim)
 	if result.Rest != nil {

@@ -121,6 +121,7 @@ type Record struct {
 	Finished    time.Time   // when the state became other than Started; zero before
 	Told        time.Time   // when a caller was last told that the outcome is unknown; zero: never
 	Expires     time.Time   // when the record counts as gone
+	Attendant   Owner       // who has a caller for a keyless call; kept by a SharedStore only
 	Answer      *Answer     // see State
 }
 

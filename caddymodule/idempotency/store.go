@@ -30,7 +30,8 @@ type Store interface {
 	// Where rec.Adoption is not zero, the record becomes unsettled: Unsettled
 	// reports it until Settle, Release or expiry.
 	//
-	// A claim that returned an error may or may not have been made.
+	// A claim that returned an error may or may not have been made, unless the
+	// error wraps ErrNotMade.
 	Claim(ctx context.Context, rec *Record, over Owner) (*Record, error)
 
 	// Finish durably replaces the record of rec.ID if that carries rec.Owner,
@@ -66,4 +67,8 @@ var (
 	// ErrFull is returned by Claim where a bounded store has no room for
 	// another claim.
 	ErrFull = errors.New("the store is full")
+
+	// ErrNotMade is wrapped by errors of Claim that say for certain that the
+	// claim was not made, and will not be.
+	ErrNotMade = errors.New("the claim was not made")
 )

@@ -1,0 +1,112 @@
+package idempotency
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// In a store that others see, it stands with each keyless call who has a caller
+// for it, under a token that is new with each caller: a call that somebody
+// attends to elsewhere is no orphan. Within a process, the wards know.
+
+// attendance returns a token for the caller of a keyless call.
+func (g *Gate) attendance(call Call) Owner {
+	if g.shared == nil || call.Adoption == (AdoptionID{}) {
+		return Owner{}
+	}
+	return g.process.NewOwner()
+}
+
+// unattend notes that the caller of call has left.
+func (g *Gate) unattend(call Call) {
+	if call.attendant == (Owner{}) {
+		return
+	}
+	g.insist("noting that a caller has left", call.ID, func(ctx context.Context) error {
+		_, err := g.shared.Attend(ctx, call.ID, call.attendant, Owner{})
+		return err
+	})
+}
+
+// lives is what was found out about other processes during one look. The
+// zero value of a gate whose store is not shared knows of none.
+type lives struct {
+	gate  *Gate
+	known map[Process]Life
+}
+
+// of returns the life of p; of the gate's own process, that it lives.
+func (l *lives) of(ctx context.Context, p Process) (Life, error) {
+	if p == l.gate.process {
+		return Life{Alive: true}, nil
+	}
+	if life, ok := l.known[p]; ok {
+		return life, nil
+	}
+	life, err := l.gate.shared.Life(ctx, p)
+	if err != nil {
+		return Life{}, storeError(err)
+	}
+	if l.known == nil {
+		l.known = make(map[Process]Life)
+	}
+	l.known[p] = life
+	return life, nil
+}
+
+// attendedElsewhere tells whether another process that lives has a caller for
+// rec.
+func (l *lives) attendedElsewhere(ctx context.Context, rec *Record) (bool, error) {
+	p := rec.Attendant.Process()
+	if l.gate.shared == nil || rec.Attendant == (Owner{}) || p == l.gate.process {
+		return false, nil
+	}
+	life, err := l.of(ctx, p)
+	return life.Alive, err
+}
+
+// endOf returns when, at the latest, the processes that are named in rec and
+// gone can have done something for it: from then on its caller could notice.
+func (l *lives) endOf(ctx context.Context, rec *Record) (time.Time, error) {
+	g := l.gate
+	if g.shared == nil {
+		if rec.Owner.Process() == g.process {
+			return time.Time{}, nil
+		}
+		return g.opened, nil // its callers could not come back before
+	}
+	var end time.Time
+	for _, o := range []Owner{rec.Owner, rec.Attendant} {
+		if o == (Owner{}) || o.Process() == g.process {
+			continue
+		}
+		life, err := l.of(ctx, o.Process())
+		if err != nil {
+			return time.Time{}, err
+		}
+		seen := life.Seen
+		if !life.Alive && seen.Before(g.opened) && g.opened.Sub(seen) < staleOrphan {
+			seen = g.opened // this process may be the other's, started anew
+		}
+		if !life.Alive && seen.After(end) {
+			end = seen
+		}
+	}
+	return end, nil
+}
+
+// awaitSigns waits until each of the processes has shown that it still lived
+// after the wait began, or is known to be gone.
+func (g *Gate) awaitSigns(ctx context.Context, processes []Process) error {
+	slices.SortFunc(processes, func(a, b Process) int { return slices.Compare(a[:], b[:]) })
+	for _, p := range slices.Compact(processes) {
+		if _, err := g.shared.Ping(ctx, p); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return storeError(err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,68 @@
+package idempotency
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// followInterval is how often a call that another process was sent is looked
+// at beside the store's notices, which may be lost.
+const followInterval = 500 * time.Millisecond
+
+// follow waits while the call of rec, a repeat of which is f, is under way in
+// another process. It returns what the store has when that is over, nil for
+// nothing. A record that is still Started was left behind.
+func (g *Gate) follow(ctx context.Context, f *flight, rec *Record, call Call) (*Record, error) {
+	if !g.isElsewhere(rec, call) {
+		return rec, nil
+	}
+	var changed <-chan struct{}
+	var ticks <-chan time.Time
+	for g.isElsewhere(rec, call) {
+		life, err := g.shared.Life(ctx, rec.Owner.Process())
+		if err != nil {
+			return nil, storeError(err)
+		}
+		before := rec
+		switch {
+		case !life.Alive:
+			// It may have finished the call before it went.
+		case changed == nil:
+			f.follow()
+			var stop func()
+			if changed, stop, err = g.shared.Watch(ctx, f.id); err != nil {
+				return nil, storeError(err)
+			}
+			defer stop()
+			ticker := time.NewTicker(followInterval)
+			defer ticker.Stop()
+			ticks = ticker.C
+		default:
+			select {
+			case <-changed:
+			case <-ticks:
+			case <-ctx.Done():
+				return nil, ErrInUse
+			}
+			if f.callers.Load() == 0 {
+				return nil, errAgain // nobody is left to be told
+			}
+		}
+		if rec, err = g.store.Get(ctx, f.id); err != nil {
+			return nil, storeError(err)
+		}
+		if !life.Alive && rec != nil && rec.State == Started && rec.Owner == before.Owner {
+			g.log.Warn("a call was left behind by a process that is gone", slog.String("id", f.id.String()))
+			return rec, nil
+		}
+	}
+	return rec, nil
+}
+
+// isElsewhere tells whether rec is of the same call, claimed by a process that
+// may be at it.
+func (g *Gate) isElsewhere(rec *Record, call Call) bool {
+	return g.shared != nil && rec != nil && rec.State == Started &&
+		rec.Owner.Process() != g.process && rec.Fingerprint == call.Fingerprint
+}

@@ -1,0 +1,177 @@
+package idempotency
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"time"
+)
+
+const (
+	// recordTimeout bounds one attempt to record an outcome. It is not part of
+	// the call's deadline: a call that took all of its time must be recorded too.
+	recordTimeout = 10 * time.Second
+
+	recordBackoff    = 100 * time.Millisecond
+	recordBackoffMax = 5 * time.Second
+
+	// recordPatience is how long recording is tried again. A store that is
+	// still down then has the call as started, which is never sent again
+	// unless its upstream honors the key.
+	recordPatience = 10 * time.Minute
+)
+
+// record makes the outcome of a call durable. It is not ours to record, and
+// not recorded, if somebody else has taken the call over.
+func (g *Gate) record(rec *Record, fate Fate) (ours bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+	defer cancel()
+	if fate == Freed {
+		err = g.store.Release(ctx, rec.ID, rec.Owner)
+	} else {
+		err = g.store.Finish(ctx, rec)
+	}
+	if errors.Is(err, ErrNotOwner) && fate != Freed && g.shared != nil {
+		return g.recordAnew(ctx, rec)
+	}
+	if errors.Is(err, ErrNotOwner) {
+		// Somebody else has taken the call over; what it records counts.
+		g.log.Warn("the call was taken over", slog.String("id", rec.ID.String()))
+		return false, nil
+	}
+	return true, err
+}
+
+// recordAnew makes the outcome of a call durable whose claim is not there any
+// more: a shared store can lose what it said it had, when it fails over. What
+// stands in the claim's place stays.
+func (g *Gate) recordAnew(ctx context.Context, rec *Record) (ours bool, err error) {
+	standing, err := g.store.Claim(ctx, rec, Owner{})
+	switch {
+	case err != nil:
+		return true, err
+	case standing == nil:
+		g.log.Error("the store had lost the claim of a call; the outcome is recorded anew",
+			slog.String("id", rec.ID.String()))
+		return true, nil
+	case standing.Owner == rec.Owner:
+		return true, nil
+	default:
+		g.log.Warn("the call was taken over", slog.String("id", rec.ID.String()))
+		return false, nil
+	}
+}
+
+// keepRecording tries to record an outcome until it succeeds or patience ends,
+// and tells which.
+func (g *Gate) keepRecording(rec *Record, fate Fate) bool {
+	g.unrecorded.Add(1)
+	defer g.unrecorded.Add(-1)
+	if g.persist(func() bool { _, err := g.record(rec, fate); return err == nil }) {
+		g.log.Info("recorded the outcome of a call after all", slog.String("id", rec.ID.String()))
+		return true
+	}
+	g.log.Error("gave up recording the outcome of a call", slog.String("id", rec.ID.String()),
+		slog.String("state", rec.State.String()))
+	return false
+}
+
+// lostCall is a call that was sent, and of which the store will never know more.
+type lostCall struct{ since, expires time.Time }
+
+// lose notes that the call of claim, which was sent, could not be recorded.
+func (g *Gate) lose(claim *Record) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(g.lost, func(_ Owner, l lostCall) bool { return l.expires.Before(now) })
+	g.lost[claim.Owner] = lostCall{since: now, expires: claim.Expires}
+}
+
+// isLost tells whether the call claimed by owner was sent and could not be recorded.
+func (g *Gate) isLost(owner Owner) bool {
+	_, ok := g.lostSince(owner)
+	return ok
+}
+
+// lostSince is isLost, and tells since when.
+func (g *Gate) lostSince(owner Owner) (time.Time, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l, ok := g.lost[owner]
+	return l.since, ok
+}
+
+// forget undoes a claim over before that may have been made and was not used,
+// so that it does not look like a call that was left behind. What before says
+// of an earlier send must not be forgotten.
+func (g *Gate) forget(rec, before *Record) {
+	back := *rec
+	if before != nil {
+		back = *before
+		back.Owner = rec.Owner
+		if back.State == Started { // by a process that is gone
+			back.State, back.Finished = Open, time.Now()
+		}
+	}
+	g.insist("releasing an unused claim", rec.ID, func(ctx context.Context) error {
+		if before == nil || !before.Honored { // never sent
+			return g.store.Release(ctx, rec.ID, rec.Owner)
+		}
+		return g.store.Finish(ctx, &back)
+	})
+}
+
+// insist does what the store has to be told of the record of id, though no
+// caller waits for it. Where another process might wait for it in vain, it is
+// done in the background, and tried again for recordPatience; no more are under
+// way at a time than calls may be.
+func (g *Gate) insist(what string, id ID, do func(context.Context) error) {
+	var err error
+	try := func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+		defer cancel()
+		err = do(ctx)
+		return err == nil || errors.Is(err, ErrNotOwner)
+	}
+	if g.shared == nil {
+		if !try() {
+			g.log.Warn(what, slog.String("id", id.String()), slog.Any("error", err))
+		}
+		return
+	}
+	if g.insisting.Add(1) > int64(g.limits.Flights) || !g.use.enter() {
+		g.insisting.Add(-1)
+		g.log.Error("too many have to be tried again: "+what, slog.String("id", id.String()))
+		return
+	}
+	go func() {
+		defer g.use.leave()
+		defer g.insisting.Add(-1)
+		if try() {
+			return
+		}
+		g.log.Warn(what+", which is tried again", slog.String("id", id.String()), slog.Any("error", err))
+		if !g.persist(try) {
+			g.log.Error("gave up "+what, slog.String("id", id.String()), slog.Any("error", err))
+		}
+	}()
+}
+
+// persist calls try, after a while each time, until it succeeds or patience
+// ends or the gate is to be closed. It tells whether try succeeded.
+func (g *Gate) persist(try func() bool) bool {
+	end := time.Now().Add(recordPatience)
+	for backoff := recordBackoff; time.Now().Before(end); backoff = min(2*backoff, recordBackoffMax) {
+		select {
+		case <-time.After(backoff):
+		case <-g.use.draining():
+			end = time.Time{} // one last try
+		}
+		if try() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,49 @@
+package idempotency
+
+import (
+	"context"
+	"time"
+)
+
+// SharedStore is a Store that several processes use at a time, each through gates of
+// its own. What one of them leaves unsaid by being gone, the others have to
+// find out: every gate shows signs of life, under its Process.
+//
+// Package storetest has the conformance suite of this interface too.
+type SharedStore interface {
+	Store
+
+	// Join has p show signs of life from now on until Close. It is called once.
+	Join(p Process)
+
+	// Life tells what is known of p's life.
+	Life(ctx context.Context, p Process) (Life, error)
+
+	// Ping waits for p to show a sign of life that is later than the beginning
+	// of Ping, and asks it for one. It tells whether there was one before p was
+	// taken for dead.
+	Ping(ctx context.Context, p Process) (bool, error)
+
+	// Watch returns a channel that gets a value when the record of id changes
+	// its state or its owner, or goes. What happened before Watch returned may
+	// be missed, and more where the store's notices are lost: whoever watches
+	// must look for themselves after Watch has returned, and now and then.
+	// stop ends the watch; it must be called.
+	Watch(ctx context.Context, id ID) (changed <-chan struct{}, stop func(), err error)
+
+	// Attend sets Attendant of the record of id to next if it is was, and tells
+	// whether it is next now. The change is atomic but need not be durable on
+	// return. Finish leaves Attendant as it is.
+	Attend(ctx context.Context, id ID, was, next Owner) (bool, error)
+}
+
+// Life is what a shared store knows of a process's life.
+type Life struct {
+	// Alive says that the process lives, or that it cannot be told yet: it was
+	// heard of within the store's lease, or this process could not have heard
+	// of it, having been cut off from the store.
+	Alive bool
+
+	// Seen is when the process was last heard of; zero: never, or too long ago.
+	Seen time.Time
+}

@@ -1,0 +1,27 @@
+// Package redis keeps records in Redis 7 or Valkey, standalone, behind Sentinel
+// or as a Cluster, where the sidecars of a fleet share them. How long a record
+// survives is Redis' own matter: what it is told at Open about Redis' settings,
+// it says in the log (see inspect.go).
+//
+// # Layout
+//
+// Each record is a string of its own, under <prefix>r:<id>: a head that scripts
+// read and change in place (see head.go), then the record as package store
+// encodes it. It expires by the server's clock. Each change is one Lua script
+// with one key, which compares the owner's token before it changes anything, so
+// that the server decides who was first, in a Cluster too.
+//
+// Calls without a key are found again by what they are like: <prefix>a:<adoption>
+// is a sorted set of IDs, each with the owner of the claim that put it there. It
+// may hold more than what is unsettled, never less; the head decides.
+//
+// <prefix>p:<process> holds when a process was last heard of, by the server's
+// clock (see beat.go). On the channel <prefix>news stands which record has
+// changed that somebody waits for, and whom somebody asks for a sign of life.
+//
+// # Lost replies
+//
+// A change whose reply is lost is sent once more. That is no guess: a claim that
+// finds its own token was made, a finished record is finished again by the same
+// owner alone, and what is gone stays gone.
+package redis

@@ -1,0 +1,86 @@
+package redis
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
+)
+
+// layoutVersion is the first byte of every record in Redis.
+const layoutVersion = 1
+
+// The head of a record, which the scripts know as well, counting from 1:
+//
+//	 1      layout version
+//	 2      '1': unsettled
+//	 3      '1': somebody watches
+//	 4..19  attendant
+//	20..27  told, nanoseconds since 1970, big-endian; 0: never
+//	28..43  owner
+//	44..75  adoption
+const (
+	unsettledAt = 1
+	watchedAt   = 2
+	attendantAt = 3
+	toldAt      = 19
+	ownerAt     = 27
+	adoptionAt  = 43
+	headSize    = 75
+)
+
+// encode returns rec as it stands in Redis after its claim.
+func encode(rec *idempotency.Record) string {
+	b := make([]byte, headSize, headSize+512)
+	b[0] = layoutVersion
+	b[unsettledAt], b[watchedAt] = '0', '0'
+	if rec.Adoption != (idempotency.AdoptionID{}) {
+		b[unsettledAt] = '1'
+	}
+	copy(b[attendantAt:], rec.Attendant[:])
+	copy(b[toldAt:], encodeTime(rec.Told))
+	copy(b[ownerAt:], rec.Owner[:])
+	copy(b[adoptionAt:], rec.Adoption[:])
+	return string(store.Encode(b, rec))
+}
+
+// entry is a record as it stands in Redis.
+type entry struct {
+	*idempotency.Record
+	unsettled bool
+}
+
+func decode(value []byte) (entry, error) {
+	if len(value) > 0 && value[0] != layoutVersion {
+		return entry{}, fmt.Errorf("decoding record: layout %d is unknown, only %d is", value[0], layoutVersion)
+	}
+	if len(value) < headSize {
+		return entry{}, errors.New("decoding record: it ends within its head")
+	}
+	rec, err := store.Decode(value[headSize:])
+	if err != nil {
+		return entry{}, err
+	}
+	copy(rec.Attendant[:], value[attendantAt:])
+	rec.Told = decodeTime(value[toldAt:])
+	return entry{rec, value[unsettledAt] == '1'}, nil
+}
+
+func encodeTime(t time.Time) []byte {
+	var ns uint64
+	if !t.IsZero() {
+		ns = uint64(t.UnixNano())
+	}
+	return binary.BigEndian.AppendUint64(nil, ns)
+}
+
+func decodeTime(b []byte) time.Time {
+	ns := binary.BigEndian.Uint64(b)
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(ns)).UTC()
+}

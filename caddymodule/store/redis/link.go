@@ -1,0 +1,259 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// redialInterval is how often it is tried to reach a Redis that does not answer.
+const redialInterval = 250 * time.Millisecond
+
+// errUnavailable is wrapped by what is returned while Redis does not answer.
+var errUnavailable = errors.New("redis does not answer")
+
+// link is the way to Redis, which is made anew as often as it breaks. Whether it
+// is whole is found out by beating: while it is not, nobody has to wait for it.
+type link struct {
+	client atomic.Pointer[rueidis.Client] // nil: none yet, or broken
+	why    atomic.Pointer[error]          // why client is nil
+}
+
+// get returns the client, or why there is none.
+func (l *link) get() (rueidis.Client, error) {
+	if c := l.client.Load(); c != nil {
+		return *c, nil
+	}
+	if why := l.why.Load(); why != nil {
+		return nil, fmt.Errorf("%w: %w", errUnavailable, *why)
+	}
+	return nil, errUnavailable
+}
+
+// connect makes a connection and looks at what it leads to.
+func (s *Store) connect(ctx context.Context) (rueidis.Client, error) {
+	option, err := s.options.clientOption()
+	if err != nil {
+		return nil, err
+	}
+	client, err := rueidis.NewClient(option)
+	if err != nil {
+		if len(option.InitAddress) > 1 && strings.Contains(err.Error(), "cluster support disabled") {
+			err = fmt.Errorf("several addresses are a Cluster, or Sentinels (with ?master_set=<name>); this is neither: %w", err)
+		}
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.options.CommandTimeout)
+	defer cancel()
+	if err := s.inspect(ctx, client); err != nil {
+		client.Close()
+		return nil, err
+	}
+	return client, nil
+}
+
+// run keeps the link whole until the store is closed.
+func (s *Store) run(client rueidis.Client, why error) {
+	defer close(s.stopped)
+	for {
+		if client == nil {
+			s.breakLink(why)
+			select {
+			case <-s.closing:
+				return
+			case <-time.After(redialInterval):
+			}
+			client, why = s.connect(context.Background())
+			continue
+		}
+		why = s.tend(client)
+		if why == nil {
+			s.leave(client)
+			client.Close()
+			return
+		}
+		s.breakLink(why)
+		client.Close()
+		client = nil
+	}
+}
+
+// tend uses client until a beat fails, and returns why; or until the store is
+// closed.
+func (s *Store) tend(client rueidis.Client) error {
+	if why := s.beat(client); why != nil {
+		return why
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go s.listen(ctx, client)
+	s.mendLink(client)
+
+	ticker := time.NewTicker(s.options.Lease / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.closing:
+			return nil
+		case <-ticker.C:
+		case <-s.poked:
+		}
+		if why := s.beat(client); why != nil {
+			return why
+		}
+	}
+}
+
+func (s *Store) mendLink(client rueidis.Client) {
+	s.link.client.Store(&client)
+	if s.link.why.Swap(nil) != nil {
+		s.log.Info("redis answers again")
+	}
+}
+
+func (s *Store) breakLink(why error) {
+	s.link.client.Store(nil)
+	if s.link.why.Swap(&why) == nil {
+		s.log.Error("redis does not answer; calls are refused until it does", slog.Any("error", why))
+	}
+}
+
+// do sends what build makes to Redis, within the command timeout. What can be
+// sent twice is sent once more if its reply was lost. (build is called for each
+// time: the client reuses commands.) ctx ends the wait, but what was sent may
+// still be done.
+func (s *Store) do(ctx context.Context, build func(rueidis.Client) rueidis.Completed) (rueidis.RedisResult, error) {
+	return s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return c.Do(ctx, build(c))
+	})
+}
+
+// exec is do with a script.
+func (s *Store) exec(ctx context.Context, sc *script, key string, args ...string) (rueidis.RedisResult, error) {
+	return s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return evaluate(ctx, sc, key, args, func(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+			return c.Do(ctx, cmd)
+		}, c.B)
+	})
+}
+
+// execDurably is exec, for what must not be lost when Redis fails over.
+func (s *Store) execDurably(ctx context.Context, sc *script, key string, args ...string) (rueidis.RedisResult, error) {
+	if s.options.WaitReplicas == 0 {
+		return s.exec(ctx, sc, key, args...)
+	}
+	var replicas int64
+	result, err := s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return evaluate(ctx, sc, key, args, func(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+			// On one connection: WAIT is about what was written on its own.
+			wait := c.B().Wait().Numreplicas(int64(s.options.WaitReplicas)).Timeout(s.options.WaitTimeout.Milliseconds()).Build()
+			results := c.DoMulti(ctx, cmd, wait)
+			var err error
+			if replicas, err = results[1].AsInt64(); err != nil && results[0].Error() == nil {
+				return results[1]
+			}
+			return results[0]
+		}, c.B)
+	})
+	if err != nil {
+		return result, err
+	}
+	if replicas < int64(s.options.WaitReplicas) {
+		return result, fmt.Errorf("%w: %d of %d have the change after %v", errTooFewReplicas, replicas, s.options.WaitReplicas, s.options.WaitTimeout)
+	}
+	return result, nil
+}
+
+// evaluate has Redis run sc, by its digest if Redis knows that.
+func evaluate(ctx context.Context, sc *script, key string, args []string, do func(context.Context, rueidis.Completed) rueidis.RedisResult, b func() rueidis.Builder) rueidis.RedisResult {
+	result := do(ctx, b().Evalsha().Sha1(sc.sha1).Numkeys(1).Key(key).Arg(args...).Build())
+	if e, ok := rueidis.IsRedisErr(result.Error()); ok && e.IsNoScript() {
+		result = do(ctx, b().Eval().Script(sc.text).Numkeys(1).Key(key).Arg(args...).Build())
+	}
+	return result
+}
+
+// twice calls send, and once more if the reply was lost, so that it is not known
+// what became of it. Nil replies are no errors.
+func (s *Store) twice(ctx context.Context, send func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisResult, error) {
+	var result rueidis.RedisResult
+	for again := false; ; again = true {
+		if err := ctx.Err(); err != nil {
+			return result, err
+		}
+		client, err := s.link.get()
+		if err != nil {
+			return result, unlessSent(again, err)
+		}
+		timed, cancel := context.WithTimeoutCause(ctx, s.options.CommandTimeout+s.options.WaitTimeout, errTimeout)
+		result = send(timed, client)
+		err = result.Error()
+		if err != nil && timed.Err() != nil && ctx.Err() == nil {
+			err = errTimeout
+		}
+		cancel()
+		switch {
+		case err == nil || rueidis.IsRedisNil(err):
+			return result, nil
+		case isRefusal(err):
+			if isReadOnly(err) {
+				s.poke() // a beat fails too, and the master is looked for anew
+			}
+			return result, unlessSent(again, err)
+		case isRedisError(err):
+			return result, err
+		case isDialError(err):
+			return result, unlessSent(again, err)
+		case again:
+			return result, err
+		}
+	}
+}
+
+// errNotSent is wrapped by errors that say that nothing was done. It adds no
+// words to those.
+var errNotSent = errors.New("")
+
+var errTooFewReplicas = errors.New("waiting for replicas")
+
+var errTimeout = errors.New("redis did not reply in time")
+
+// unlessSent says of err that nothing was done, unless something was sent before.
+func unlessSent(sent bool, err error) error {
+	if sent {
+		return err
+	}
+	return fmt.Errorf("%w%w", errNotSent, err)
+}
+
+func isRedisError(err error) bool {
+	_, ok := rueidis.IsRedisErr(err)
+	return ok
+}
+
+func isDialError(err error) bool {
+	var d *dialError
+	return errors.As(err, &d)
+}
+
+// refusals are the errors by which Redis says that it has not begun.
+var refusals = []string{"OOM", "READONLY", "LOADING", "NOAUTH", "WRONGPASS", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "NOPERM"}
+
+func isRefusal(err error) bool {
+	return slices.ContainsFunc(refusals, func(kind string) bool { return isKind(err, kind) })
+}
+
+func isReadOnly(err error) bool { return isKind(err, "READONLY") }
+
+// isKind tells whether err is Redis' error of that kind, its first word.
+func isKind(err error, kind string) bool {
+	e, ok := rueidis.IsRedisErr(err)
+	return ok && strings.HasPrefix(e.Error(), kind+" ")
+}

@@ -1,0 +1,300 @@
+package redis
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+var errClosed = errors.New("the store is closed")
+
+// Store is an idempotency.SharedStore in Redis. It is safe for concurrent use.
+// While Redis does not answer, every method returns an error at once; that ends
+// by itself.
+type Store struct {
+	options Options
+	log     *slog.Logger
+	link    link
+	pulse   pulse
+	watches watches
+
+	poked   chan struct{} // a beat is wanted at once
+	close   func()
+	closing chan struct{} // closed by close
+	stopped chan struct{} // closed when the link is no longer tended
+
+	inspected inspection
+}
+
+var _ idempotency.SharedStore = (*Store)(nil)
+
+// Open returns a store in the Redis that o leads to. If that does not answer,
+// Open says so in the log only: it may come yet.
+func Open(o Options) (*Store, error) {
+	o = o.withDefaults()
+	switch {
+	case len(o.Endpoint.Addresses()) == 0:
+		return nil, errors.New("opening store: there is no address of Redis")
+	case o.WaitReplicas > 0 && o.WaitTimeout <= 0:
+		return nil, errors.New("opening store: replicas are to be waited for, but for how long is not said")
+	case o.Lease < 100*time.Millisecond:
+		return nil, fmt.Errorf("opening store: a lease of %v is too short; 100ms is the least", o.Lease)
+	}
+	s := &Store{
+		options: o,
+		log:     o.Logger,
+		poked:   make(chan struct{}, 1),
+		closing: make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	s.close = sync.OnceFunc(func() { close(s.closing) })
+	client, why := s.connect(context.Background())
+	if why == nil {
+		s.mendLink(client)
+	}
+	go s.run(client, why)
+	return s, nil
+}
+
+// Get implements idempotency.Store.
+func (s *Store) Get(ctx context.Context, id idempotency.ID) (*idempotency.Record, error) {
+	e, err := s.get(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("getting record: %w", err)
+	}
+	return e.Record, nil
+}
+
+// get returns the entry of id; its Record is nil where there is none.
+func (s *Store) get(ctx context.Context, id idempotency.ID) (entry, error) {
+	result, err := s.do(ctx, func(c rueidis.Client) rueidis.Completed {
+		return c.B().Get().Key(s.recordKey(id)).Build()
+	})
+	if err != nil {
+		return entry{}, err
+	}
+	return parseEntry(result)
+}
+
+func parseEntry(result rueidis.RedisResult) (entry, error) {
+	value, err := result.AsBytes()
+	switch {
+	case rueidis.IsRedisNil(err):
+		return entry{}, nil
+	case err != nil:
+		return entry{}, err
+	default:
+		return decode(value)
+	}
+}
+
+// Claim implements idempotency.Store.
+func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempotency.Owner) (*idempotency.Record, error) {
+	// Listed first: what is claimed and not listed could not be adopted, and
+	// what is listed and not claimed does no harm.
+	if err := s.list(ctx, rec); err != nil {
+		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
+	}
+	result, err := s.execDurably(ctx, claimScript, s.recordKey(rec.ID),
+		encode(rec), s.ttl(rec), string(rec.Owner[:]), string(over[:]), s.channel(), string(rec.ID[:]))
+	switch {
+	case errors.Is(err, errNotSent), errors.Is(err, errTooFewReplicas) && s.Release(ctx, rec.ID, rec.Owner) == nil:
+		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
+	case err != nil:
+		return nil, fmt.Errorf("claiming record: %w", err)
+	}
+	standing, err := parseEntry(result)
+	if err != nil {
+		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
+	}
+	return standing.Record, nil
+}
+
+// Finish implements idempotency.Store.
+func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
+	if err := s.list(ctx, rec); err != nil { // it may live longer now
+		return fmt.Errorf("finishing record: %w", err)
+	}
+	result, err := s.execDurably(ctx, finishScript, s.recordKey(rec.ID),
+		encode(rec), s.ttl(rec), string(rec.Owner[:]), s.channel(), string(rec.ID[:]))
+	if err != nil {
+		return fmt.Errorf("finishing record: %w", err)
+	}
+	return finished(result, "finishing record")
+}
+
+// finished returns the error of a script that returns 1, or 0 to who does not
+// own the record.
+func finished(result rueidis.RedisResult, what string) error {
+	switch done, err := result.AsInt64(); {
+	case err != nil:
+		return fmt.Errorf("%s: %w", what, err)
+	case done == 0:
+		return fmt.Errorf("%s: %w", what, idempotency.ErrNotOwner)
+	default:
+		return nil
+	}
+}
+
+// Release implements idempotency.Store. It waits for no replica: a claim that
+// comes back when Redis fails over blocks its key, but runs nothing.
+func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotency.Owner) error {
+	result, err := s.exec(ctx, releaseScript, s.recordKey(id), string(owner[:]), s.channel(), string(id[:]))
+	if err != nil {
+		return fmt.Errorf("releasing record: %w", err)
+	}
+	adoption, err := result.AsBytes()
+	switch {
+	case rueidis.IsRedisNil(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("releasing record: %w", err)
+	case len(adoption) == 0:
+		return fmt.Errorf("releasing record: %w", idempotency.ErrNotOwner)
+	}
+	s.unlist(ctx, idempotency.AdoptionID(adoption), member(id, owner))
+	return nil
+}
+
+// Settle implements idempotency.Store.
+func (s *Store) Settle(ctx context.Context, id idempotency.ID, owner idempotency.Owner) error {
+	result, err := s.exec(ctx, settleScript, s.recordKey(id), string(owner[:]))
+	if err != nil {
+		return fmt.Errorf("settling record: %w", err)
+	}
+	adoption, err := result.AsBytes()
+	if err != nil {
+		return fmt.Errorf("settling record: %w", err)
+	}
+	if len(adoption) > 0 {
+		s.unlist(ctx, idempotency.AdoptionID(adoption), member(id, owner))
+	}
+	return nil
+}
+
+// Tell implements idempotency.Store.
+func (s *Store) Tell(ctx context.Context, id idempotency.ID, owner idempotency.Owner, told time.Time) error {
+	if _, err := s.exec(ctx, tellScript, s.recordKey(id), string(owner[:]), string(encodeTime(told))); err != nil {
+		return fmt.Errorf("noting what a caller was told: %w", err)
+	}
+	return nil
+}
+
+// Attend implements idempotency.SharedStore.
+func (s *Store) Attend(ctx context.Context, id idempotency.ID, was, next idempotency.Owner) (bool, error) {
+	result, err := s.exec(ctx, attendScript, s.recordKey(id), string(was[:]), string(next[:]))
+	if err != nil {
+		return false, fmt.Errorf("attending to record: %w", err)
+	}
+	done, err := result.AsInt64()
+	if err != nil {
+		return false, fmt.Errorf("attending to record: %w", err)
+	}
+	return done == 1, nil
+}
+
+// Unsettled implements idempotency.Store.
+func (s *Store) Unsettled(ctx context.Context, adoption idempotency.AdoptionID) ([]*idempotency.Record, error) {
+	result, err := s.do(ctx, func(c rueidis.Client) rueidis.Completed {
+		return c.B().Zrange().Key(s.adoptionKey(adoption)).Min("0").Max("-1").Build()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing unsettled records: %w", err)
+	}
+	members, err := result.AsStrSlice()
+	if err != nil {
+		return nil, fmt.Errorf("listing unsettled records: %w", err)
+	}
+	var recs []*idempotency.Record
+	for _, m := range members {
+		id, owner, ok := parseMember(m)
+		if !ok {
+			continue
+		}
+		e, err := s.get(ctx, id)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("listing unsettled records: %w", err)
+		case e.Record == nil: // not claimed yet, or gone; it leaves the set in time
+		case e.Owner != owner || !e.unsettled:
+			s.unlist(ctx, adoption, m) // left over
+		default:
+			recs = append(recs, e.Record)
+		}
+	}
+	slices.SortFunc(recs, func(a, b *idempotency.Record) int {
+		if c := a.Started.Compare(b.Started); c != 0 {
+			return c
+		}
+		return slices.Compare(a.ID[:], b.ID[:])
+	})
+	return recs, nil
+}
+
+// list puts a keyless call among those like it, for as long as it lives.
+func (s *Store) list(ctx context.Context, rec *idempotency.Record) error {
+	if rec.Adoption == (idempotency.AdoptionID{}) {
+		return nil
+	}
+	if _, err := s.exec(ctx, listScript, s.adoptionKey(rec.Adoption), member(rec.ID, rec.Owner), s.ttl(rec)); err != nil {
+		return fmt.Errorf("listing it: %w", err)
+	}
+	return nil
+}
+
+// unlist takes a member out of its set. Where it fails, the member is left over.
+func (s *Store) unlist(ctx context.Context, adoption idempotency.AdoptionID, member string) {
+	if adoption == (idempotency.AdoptionID{}) {
+		return
+	}
+	_, _ = s.do(ctx, func(c rueidis.Client) rueidis.Completed {
+		return c.B().Zrem().Key(s.adoptionKey(adoption)).Member(member).Build()
+	})
+}
+
+// member is what a set of unsettled calls holds of one. With the owner in it, it
+// can be taken out without a look at who has claimed the record meanwhile.
+func member(id idempotency.ID, owner idempotency.Owner) string {
+	return string(id[:]) + string(owner[:])
+}
+
+func parseMember(m string) (id idempotency.ID, owner idempotency.Owner, ok bool) {
+	if len(m) != len(id)+len(owner) {
+		return id, owner, false
+	}
+	copy(id[:], m)
+	copy(owner[:], m[len(id):])
+	return id, owner, true
+}
+
+func (s *Store) recordKey(id idempotency.ID) string {
+	return s.options.Prefix + "r:" + base64.RawURLEncoding.EncodeToString(id[:])
+}
+
+func (s *Store) adoptionKey(a idempotency.AdoptionID) string {
+	return s.options.Prefix + "a:" + base64.RawURLEncoding.EncodeToString(a[:])
+}
+
+// ttl returns how long rec has to live, in ms, rounded up, and 1 at least.
+func (s *Store) ttl(rec *idempotency.Record) string {
+	left := rec.Expires.Sub(s.options.Now())
+	ms := (left + time.Millisecond - 1) / time.Millisecond
+	return strconv.FormatInt(max(int64(ms), 1), 10)
+}
+
+// Close implements idempotency.Store.
+func (s *Store) Close() error {
+	s.close()
+	<-s.stopped
+	return nil
+}
