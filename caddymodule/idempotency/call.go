@@ -72,7 +72,8 @@ type Call struct {
 
 // Claim is the right to send a call. It belongs to one goroutine.
 type Claim struct {
-	store   Store
+	gate    *Gate
+	flight  *flight
 	record  *Record
 	resumed bool
 }
@@ -97,17 +98,18 @@ func (c *Claim) Rekey(ctx context.Context, key string) error {
 	next := *c.record
 	next.UpstreamKey = key
 	next.Started = time.Now()
-	if err := c.store.Finish(ctx, &next); err != nil {
+	if err := c.gate.store.Finish(ctx, &next); err != nil {
 		return storeError(err)
 	}
 	c.record = &next
+	c.gate.hold(c.flight, c.record)
 	return nil
 }
 
 // Answered asks the store once more whether somebody else has finished the
 // call meanwhile, and returns the answer if so.
 func (c *Claim) Answered(ctx context.Context) (*Answer, bool) {
-	rec, err := c.store.Get(ctx, c.record.ID)
+	rec, err := c.gate.store.Get(ctx, c.record.ID)
 	if err != nil || rec == nil || rec.State != Done || rec.Owner == c.record.Owner {
 		return nil, false
 	}

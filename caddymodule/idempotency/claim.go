@@ -72,7 +72,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			return nil, nil, storeError(err)
 		}
 		if present == nil {
-			return &Claim{g.store, next, before != nil && before.Honored}, nil, nil
+			return &Claim{g, f, next, before != nil && before.Honored}, nil, nil
 		}
 	}
 }

@@ -19,6 +19,11 @@ type flight struct {
 	followed   chan struct{} // closed once the call is found to be under way in another process
 	done       chan struct{} // closed once out and err are set
 
+	held     sync.Mutex
+	claim    *Record       // guarded by held; the claim under which the call is being sent
+	renewal  *time.Timer   // guarded by held; see renew.go
+	renewing chan struct{} // guarded by held; closed when the renewal under way is over; nil: none
+
 	mu   sync.Mutex
 	out  *Outcome      // guarded by mu until done
 	err  error         // guarded by mu until done

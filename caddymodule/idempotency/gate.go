@@ -252,7 +252,9 @@ func (g *Gate) fly(f *flight, call Call) {
 		g.unattend(call) // its caller's leaving may have come before the claim
 	}
 
+	g.hold(f, claim.record)
 	result := g.send(ctx, call, claim)
+	g.hold(f, nil)
 	if result.Rest != nil {
 		result.Rest = restWithCancel{result.Rest, cancel}
 	} else {

@@ -47,16 +47,14 @@ func (g *Gate) record(rec *Record, fate Fate) (ours bool, err error) {
 // more: a shared store can lose what it said it had, when it fails over. What
 // stands in the claim's place stays.
 func (g *Gate) recordAnew(ctx context.Context, rec *Record) (ours bool, err error) {
-	standing, err := g.store.Claim(ctx, rec, Owner{})
+	standing, err := g.shared.Renew(ctx, rec)
 	switch {
 	case err != nil:
 		return true, err
 	case standing == nil:
-		g.log.Error("the store had lost the claim of a call; the outcome is recorded anew",
+		g.log.Error("the store had lost a call that was under way; its outcome is recorded anew",
 			slog.String("id", rec.ID.String()))
-		return true, nil
-	case standing.Owner == rec.Owner:
-		return true, nil
+		return true, g.store.Finish(ctx, rec)
 	default:
 		g.log.Warn("the call was taken over", slog.String("id", rec.ID.String()))
 		return false, nil

@@ -24,15 +24,21 @@ type SharedStore interface {
 	// taken for dead.
 	Ping(ctx context.Context, p Process) (bool, error)
 
-	// Watch returns a channel that gets a value when the record of id changes
-	// its state or its owner, or goes. What happened before Watch returned may
-	// be missed, and more where the store's notices are lost: whoever watches
-	// must look for themselves after Watch has returned, and now and then.
-	// stop ends the watch; it must be called.
+	// Watch returns a channel that gets a value when the record of id, which is
+	// there, changes its state or its owner, or goes. What happened before Watch
+	// returned may be missed, and more where the store's notices are lost:
+	// whoever watches must look for themselves after Watch has returned, and now
+	// and then. stop ends the watch; it must be called, and may be again.
 	Watch(ctx context.Context, id ID) (changed <-chan struct{}, stop func(), err error)
 
+	// Renew makes sure that rec's claim stands: where a store that has failed
+	// over has lost it, Renew makes it anew. It changes nothing where there is a
+	// record, and returns that if it is another's. It need not be durable on
+	// return.
+	Renew(ctx context.Context, rec *Record) (*Record, error)
+
 	// Attend sets Attendant of the record of id to next if it is was, and tells
-	// whether it is next now. The change is atomic but need not be durable on
+	// whether it is next now, be it from before. The change is atomic but need not be durable on
 	// return. Finish leaves Attendant as it is.
 	Attend(ctx context.Context, id ID, was, next Owner) (bool, error)
 }

@@ -17,7 +17,7 @@ const layoutVersion = 1
 //
 //	 1      layout version
 //	 2      '1': unsettled
-//	 3      '1': somebody watches
+//	 3      '1': somebody watches, or has once
 //	 4..19  attendant
 //	20..27  told, nanoseconds since 1970, big-endian; 0: never
 //	28..43  owner

@@ -63,26 +63,40 @@ func (s *Store) connect(ctx context.Context) (rueidis.Client, error) {
 func (s *Store) run(client rueidis.Client, why error) {
 	defer close(s.stopped)
 	for {
-		if client == nil {
-			s.breakLink(why)
-			select {
-			case <-s.closing:
+		if client != nil {
+			if why = s.tend(client); why == nil {
+				s.leave(client)
+				client.Close()
 				return
-			case <-time.After(redialInterval):
 			}
-			client, why = s.connect(context.Background())
+			client, why = s.replace(client, why)
 			continue
 		}
-		why = s.tend(client)
-		if why == nil {
-			s.leave(client)
-			client.Close()
-			return
-		}
 		s.breakLink(why)
-		client.Close()
-		client = nil
+		select {
+		case <-s.closing:
+			return
+		case <-time.After(redialInterval):
+		}
+		client, why = s.connect(context.Background())
 	}
+}
+
+// replace returns a client in place of one that fails, or why there is none.
+// Nobody is refused anything where the new one is there at once.
+func (s *Store) replace(client rueidis.Client, why error) (rueidis.Client, error) {
+	defer client.Close()
+	if errors.Is(why, errTimeout) {
+		s.breakLink(why) // a new one would take its time as well
+		return nil, why
+	}
+	next, err := s.connect(context.Background())
+	if err != nil {
+		s.breakLink(err)
+		return nil, err
+	}
+	s.link.client.Store(&next)
+	return next, nil
 }
 
 // tend uses client until a beat fails, and returns why; or until the store is

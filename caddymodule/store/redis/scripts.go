@@ -37,6 +37,7 @@ if h ~= '' then
   if owner == ARGV[3] then return false end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if h ~= '' then redis.call('SETRANGE', KEYS[1], 2, string.sub(h, 3, 3)) end
 tellWatcher(h, ARGV[5], ARGV[6])
 return false
 `)
@@ -54,7 +55,7 @@ var finishScript = newScript(allowOOM + tellWatcher + owns + `
 local h = redis.call('GETRANGE', KEYS[1], 0, 74)
 if not owns(h, ARGV[3]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-redis.call('SETRANGE', KEYS[1], 1, string.sub(h, 2, 2) .. '0' .. string.sub(h, 4, 19))
+redis.call('SETRANGE', KEYS[1], 1, string.sub(h, 2, 19))
 tellWatcher(h, ARGV[4], ARGV[5])
 return 1
 `)

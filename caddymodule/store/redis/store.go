@@ -61,6 +61,8 @@ func Open(o Options) (*Store, error) {
 	client, why := s.connect(context.Background())
 	if why == nil {
 		s.mendLink(client)
+	} else {
+		s.breakLink(why)
 	}
 	go s.run(client, why)
 	return s, nil
@@ -105,8 +107,7 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	if err := s.list(ctx, rec); err != nil {
 		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
 	}
-	result, err := s.execDurably(ctx, claimScript, s.recordKey(rec.ID),
-		encode(rec), s.ttl(rec), string(rec.Owner[:]), string(over[:]), s.channel(), string(rec.ID[:]))
+	result, err := s.execDurably(ctx, claimScript, s.recordKey(rec.ID), s.claimArgs(rec, over)...)
 	switch {
 	case errors.Is(err, errNotSent), errors.Is(err, errTooFewReplicas) && s.Release(ctx, rec.ID, rec.Owner) == nil:
 		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
@@ -118,6 +119,27 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
 	}
 	return standing.Record, nil
+}
+
+// Renew implements idempotency.SharedStore.
+func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotency.Record, error) {
+	if err := s.list(ctx, rec); err != nil {
+		return nil, fmt.Errorf("renewing claim: %w", err)
+	}
+	var none idempotency.Owner
+	result, err := s.exec(ctx, claimScript, s.recordKey(rec.ID), s.claimArgs(rec, none)...)
+	if err != nil {
+		return nil, fmt.Errorf("renewing claim: %w", err)
+	}
+	standing, err := parseEntry(result)
+	if err != nil {
+		return nil, fmt.Errorf("renewing claim: %w", err)
+	}
+	return standing.Record, nil
+}
+
+func (s *Store) claimArgs(rec *idempotency.Record, over idempotency.Owner) []string {
+	return []string{encode(rec), s.ttl(rec), string(rec.Owner[:]), string(over[:]), s.channel(), string(rec.ID[:])}
 }
 
 // Finish implements idempotency.Store.

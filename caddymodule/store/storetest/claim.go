@@ -14,47 +14,47 @@ const racers = 64
 
 var claimTests = []test{
 	{"an ID that was never claimed is absent", func(t *testing.T, f *fixture) {
-		f.wantAbsent(started("a").ID)
+		f.wantAbsent(f.started("a").ID)
 	}},
 
 	{"a claim is stored", func(t *testing.T, f *fixture) {
-		rec := started("a")
+		rec := f.started("a")
 		f.claim(rec, idempotency.Owner{})
 		f.wantStored(rec)
-		f.wantAbsent(started("b").ID)
+		f.wantAbsent(f.started("b").ID)
 	}},
 
 	{"a second claim gets the record that stands", func(t *testing.T, f *fixture) {
-		first, second := started("a"), started("a")
+		first, second := f.started("a"), f.started("a")
 		f.claim(first, idempotency.Owner{})
-		wantSame(t, f.tryClaim(second, idempotency.Owner{}), first)
+		f.wantSame(f.tryClaim(second, idempotency.Owner{}), first)
 		f.wantStored(first)
 	}},
 
 	{"a claim on a finished record gets its answer", func(t *testing.T, f *fixture) {
-		first := started("a")
+		first := f.started("a")
 		f.claim(first, idempotency.Owner{})
 		f.finish(done(first))
-		wantSame(t, f.tryClaim(started("a"), idempotency.Owner{}), done(first))
+		f.wantSame(f.tryClaim(f.started("a"), idempotency.Owner{}), done(first))
 	}},
 
 	{"of many claims at once exactly one is made", func(t *testing.T, f *fixture) {
 		for round := range 8 {
 			f.race(t, func(int) (*idempotency.Record, idempotency.Owner) {
-				return started(fmt.Sprint("a", round)), idempotency.Owner{}
+				return f.started(fmt.Sprint("a", round)), idempotency.Owner{}
 			})
 		}
 	}},
 
 	{"a claim over the standing token takes over", func(t *testing.T, f *fixture) {
-		first, second := started("a"), started("a")
+		first, second := f.started("a"), f.started("a")
 		f.claim(first, idempotency.Owner{})
 		f.claim(second, first.Owner)
 		f.wantStored(second)
 	}},
 
 	{"a claim takes over a record in any state", func(t *testing.T, f *fixture) {
-		first, second := started("a"), started("a")
+		first, second := f.started("a"), f.started("a")
 		f.claim(first, idempotency.Owner{})
 		f.finish(unknown(first))
 		f.claim(second, first.Owner)
@@ -62,44 +62,44 @@ var claimTests = []test{
 	}},
 
 	{"a claim over another token does not take over", func(t *testing.T, f *fixture) {
-		first := started("a")
+		first := f.started("a")
 		f.claim(first, idempotency.Owner{})
-		wantSame(t, f.tryClaim(started("a"), process.NewOwner()), first)
+		f.wantSame(f.tryClaim(f.started("a"), process.NewOwner()), first)
 		f.wantStored(first)
 	}},
 
 	{"a claim over an earlier token does not take over", func(t *testing.T, f *fixture) {
-		first, second := started("a"), started("a")
+		first, second := f.started("a"), f.started("a")
 		f.claim(first, idempotency.Owner{})
 		f.claim(second, first.Owner)
-		wantSame(t, f.tryClaim(started("a"), first.Owner), second)
+		f.wantSame(f.tryClaim(f.started("a"), first.Owner), second)
 		f.wantStored(second)
 	}},
 
 	{"a claim over a token is made where there is no record", func(t *testing.T, f *fixture) {
-		rec := started("a")
+		rec := f.started("a")
 		f.claim(rec, process.NewOwner())
 		f.wantStored(rec)
 	}},
 
 	{"of many take-overs at once exactly one is made", func(t *testing.T, f *fixture) {
 		for round := range 8 {
-			first := started(fmt.Sprint("a", round))
+			first := f.started(fmt.Sprint("a", round))
 			f.claim(first, idempotency.Owner{})
 			f.race(t, func(int) (*idempotency.Record, idempotency.Owner) {
-				return started(first.Key), first.Owner
+				return f.started(first.Key), first.Owner
 			})
 		}
 	}},
 
 	{"the zero owner never matches", func(t *testing.T, f *fixture) {
-		rec := started("a")
+		rec := f.started("a")
 		rec.Owner = idempotency.Owner{}
 		f.claim(rec, idempotency.Owner{})
-		wantSame(t, f.tryClaim(started("a"), idempotency.Owner{}), rec)
-		wantNotOwner(t, f.Finish(f.ctx, done(rec)))
-		wantNotOwner(t, f.Release(f.ctx, rec.ID, idempotency.Owner{}))
-		f.tell(rec.ID, idempotency.Owner{}, epoch.Add(time.Second))
+		f.wantSame(f.tryClaim(f.started("a"), idempotency.Owner{}), rec)
+		f.wantNotOwner(f.Finish(f.ctx, done(rec)))
+		f.wantNotOwner(f.Release(f.ctx, rec.ID, idempotency.Owner{}))
+		f.tell(rec.ID, idempotency.Owner{}, f.epoch.Add(time.Second))
 		f.wantStored(rec)
 	}},
 }
@@ -142,7 +142,7 @@ func (f *fixture) race(t *testing.T, next func(i int) (*idempotency.Record, idem
 	}
 	for i := range racers {
 		if i != winner {
-			wantSame(t, standing[i], claims[winner])
+			f.wantSame(standing[i], claims[winner])
 		}
 	}
 	f.wantStored(claims[winner])

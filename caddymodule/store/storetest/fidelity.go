@@ -18,7 +18,7 @@ const largeBody = 8 << 20
 // keeps returns a test that an answer comes back as it went in.
 func keeps(answer func() *idempotency.Answer) func(*testing.T, *fixture) {
 	return func(t *testing.T, f *fixture) {
-		rec := started("a")
+		rec := f.started("a")
 		f.claim(rec, idempotency.Owner{})
 		rec = done(rec)
 		rec.Answer = answer()
@@ -31,9 +31,9 @@ func keeps(answer func() *idempotency.Answer) func(*testing.T, *fixture) {
 
 var fidelityTests = []test{
 	{"every field is kept", func(t *testing.T, f *fixture) {
-		rec := keyless("a", adoption("x"))
+		rec := f.keyless("a", adoption("x"))
 		rec.Honored = true
-		rec.Told = epoch.Add(7)
+		rec.Told = f.epoch.Add(7)
 		f.claim(rec, idempotency.Owner{})
 		f.wantStored(rec)
 		for _, s := range []idempotency.State{idempotency.Started, idempotency.Done, idempotency.Unknown, idempotency.Open} {
@@ -45,24 +45,24 @@ var fidelityTests = []test{
 	}},
 
 	{"fields may hold any bytes", func(t *testing.T, f *fixture) {
-		rec := started("a")
+		rec := f.started("a")
 		rec.Key, rec.UpstreamKey = "", "\x00\xff\n\"'"
 		f.claim(rec, idempotency.Owner{})
 		f.wantStored(rec)
 	}},
 
 	{"times are kept to the nanosecond", func(t *testing.T, f *fixture) {
-		rec := started("a")
-		rec.Started = epoch.Add(1)
+		rec := f.started("a")
+		rec.Started = f.epoch.Add(1)
 		f.claim(rec, idempotency.Owner{})
 		rec = done(rec)
-		rec.Finished, rec.Expires, rec.Told = epoch.Add(2), epoch.Add(time.Hour+3), epoch.Add(4)
+		rec.Finished, rec.Expires, rec.Told = f.epoch.Add(2), f.epoch.Add(time.Hour+3), f.epoch.Add(4)
 		f.finish(rec)
 		f.wantStored(rec)
 	}},
 
 	{"zero times stay zero", func(t *testing.T, f *fixture) {
-		rec := started("a")
+		rec := f.started("a")
 		rec.Started = time.Time{}
 		f.claim(rec, idempotency.Owner{})
 		got := f.get(rec.ID)
@@ -99,7 +99,7 @@ var fidelityTests = []test{
 	}},
 
 	{"the caller may use its record again", func(t *testing.T, f *fixture) {
-		rec := started("a")
+		rec := f.started("a")
 		want := *rec
 		f.claim(rec, idempotency.Owner{})
 		*rec = idempotency.Record{State: idempotency.Open, Key: "other"}
@@ -113,15 +113,15 @@ var fidelityTests = []test{
 	}},
 
 	{"a record that was handed out does not change", func(t *testing.T, f *fixture) {
-		rec := started("a")
+		rec := f.started("a")
 		f.claim(rec, idempotency.Owner{})
 		before := f.get(rec.ID)
 		f.finish(done(rec))
-		wantSame(t, before, rec)
+		f.wantSame(before, rec)
 		after := f.get(rec.ID)
 		f.release(rec.ID, rec.Owner)
-		f.claim(started("a"), idempotency.Owner{})
-		wantSame(t, after, done(rec))
+		f.claim(f.started("a"), idempotency.Owner{})
+		f.wantSame(after, done(rec))
 	}},
 }
 
@@ -129,13 +129,13 @@ var contextTests = []test{
 	{"a cancelled context changes nothing", func(t *testing.T, f *fixture) {
 		ctx, cancel := context.WithCancel(f.ctx)
 		cancel()
-		rec := keyless("a", adoption("x"))
+		rec := f.keyless("a", adoption("x"))
 		f.claim(rec, idempotency.Owner{})
-		absent := keyless("b", rec.Adoption)
+		absent := f.keyless("b", rec.Adoption)
 
 		_, getErr := f.Get(ctx, rec.ID)
 		_, claimErr := f.Claim(ctx, absent, idempotency.Owner{})
-		_, takeErr := f.Claim(ctx, keyless("a", rec.Adoption), rec.Owner)
+		_, takeErr := f.Claim(ctx, f.keyless("a", rec.Adoption), rec.Owner)
 		_, listErr := f.Unsettled(ctx, rec.Adoption)
 		for method, err := range map[string]error{
 			"Get":       getErr,
@@ -145,7 +145,7 @@ var contextTests = []test{
 			"Finish":    f.Finish(ctx, done(rec)),
 			"Release":   f.Release(ctx, rec.ID, rec.Owner),
 			"Settle":    f.Settle(ctx, rec.ID, rec.Owner),
-			"Tell":      f.Tell(ctx, rec.ID, rec.Owner, epoch),
+			"Tell":      f.Tell(ctx, rec.ID, rec.Owner, f.epoch),
 		} {
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("%s: got the error %v, want %q", method, err, context.Canceled)
@@ -159,7 +159,7 @@ var contextTests = []test{
 
 var reopenTests = []test{
 	{"reopening keeps every record", func(t *testing.T, f *fixture) {
-		a, b, c := started("a"), started("b"), started("c")
+		a, b, c := f.started("a"), f.started("b"), f.started("c")
 		for _, rec := range []*idempotency.Record{a, b, c} {
 			f.claim(rec, idempotency.Owner{})
 		}
@@ -177,21 +177,13 @@ var reopenTests = []test{
 
 	{"reopening keeps what is unsettled", func(t *testing.T, f *fixture) {
 		x := adoption("x")
-		a, b, c := keyless("a", x), keyless("b", x), keyless("c", x)
-		a.Started = epoch.Add(2 * time.Second)
+		a, b, c := f.keyless("a", x), f.keyless("b", x), f.keyless("c", x)
+		a.Started = f.epoch.Add(2 * time.Second)
 		for _, rec := range []*idempotency.Record{a, b, c} {
 			f.claim(rec, idempotency.Owner{})
 		}
 		f.settle(c.ID, c.Owner)
 		f.reopen()
 		f.wantUnsettled(x, b, a)
-	}},
-
-	{"reopening keeps when records expire", func(t *testing.T, f *fixture) {
-		rec := started("a")
-		f.claim(rec, idempotency.Owner{})
-		f.reopen()
-		f.setTime(rec.Expires)
-		f.wantAbsent(rec.ID)
 	}},
 }

@@ -38,13 +38,13 @@ var loadTests = []test{
 		}
 		wg.Wait()
 		for k := range loadKeys {
-			f.wantAbsent(started(fmt.Sprint("key", k)).ID)
+			f.wantAbsent(f.started(fmt.Sprint("key", k)).ID)
 		}
 		f.wantUnsettled(adoption("load"))
 	}},
 
 	{"a reader never sees half a change", func(t *testing.T, f *fixture) {
-		rec := keyless("a", adoption("load"))
+		rec := f.keyless("a", adoption("load"))
 		f.claim(rec, idempotency.Owner{})
 		var (
 			wg   sync.WaitGroup
@@ -82,7 +82,7 @@ var loadTests = []test{
 // hold claims name, does with the record what a call may do, and releases it,
 // unless another has claimed it. It checks that nobody else holds it meanwhile.
 func (f *fixture) hold(name string, held *atomic.Int32) error {
-	rec := keyless(name, adoption("load"))
+	rec := f.keyless(name, adoption("load"))
 	standing, err := f.Claim(f.ctx, rec, idempotency.Owner{})
 	if err != nil {
 		return fmt.Errorf("claiming: %w", err)
@@ -103,7 +103,7 @@ func (f *fixture) hold(name string, held *atomic.Int32) error {
 	if err := f.Finish(f.ctx, unknown(rec)); err != nil {
 		return fmt.Errorf("finishing: %w", err)
 	}
-	if err := f.Tell(f.ctx, rec.ID, rec.Owner, epoch.Add(time.Second)); err != nil {
+	if err := f.Tell(f.ctx, rec.ID, rec.Owner, f.epoch.Add(time.Second)); err != nil {
 		return fmt.Errorf("telling: %w", err)
 	}
 	if err := f.Finish(f.ctx, done(rec)); err != nil {

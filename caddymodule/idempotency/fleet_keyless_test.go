@@ -1,0 +1,230 @@
+package idempotency_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+func TestAnOrphanElsewhereIsAdopted(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		f.a.start(f.a.keyless("r")).left()
+		second := f.b.start(f.b.keyless("r"))
+		if !second.waiting() {
+			t.Fatal("the adopter does not wait")
+		}
+		release()
+		out := second.outcome()
+		if !out.Adopted || out.Manner != shared {
+			t.Errorf("the outcome is %+v", out)
+		}
+		f.a.wantSent(1)
+
+		// It has been delivered now, so that it is no orphan any more.
+		out.Settle(true)
+		synctest.Wait()
+		f.b.do(f.b.keyless("r"))
+		f.a.wantSent(2)
+	})
+}
+
+func TestACallWhoseCallerWaitsElsewhereIsNotAdopted(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		first, second := f.a.start(f.a.keyless("r")), f.b.start(f.b.keyless("r"))
+		time.Sleep(time.Second)
+		f.a.wantSent(2)
+		release()
+		if a, b := first.outcome(), second.outcome(); a.Key == b.Key || b.Adopted {
+			t.Errorf("the outcomes are %+v and %+v", a, b)
+		}
+	})
+}
+
+func TestACallerThatLeavesElsewhereWithinTheGraceIsReplaced(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		first := f.a.start(f.a.keyless("r"))
+		second := f.b.start(f.b.keyless("r"))
+		time.Sleep(10 * time.Millisecond)
+		first.left()
+		time.Sleep(time.Second)
+		f.a.wantSent(1)
+		release()
+		if out := second.outcome(); !out.Adopted {
+			t.Errorf("the outcome is %+v", out)
+		}
+	})
+}
+
+func TestACallOfAProcessThatIsGoneIsAdopted(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		defer f.upstream.holds()()
+		f.a.start(f.a.keyless("r"))
+		f.a.member.Crash()
+		second := f.b.start(f.b.keyless("r"))
+		out := second.outcome()
+		want(t, out, replayed, isUnsure, "")
+		if !out.Adopted || second.took > lease+time.Second {
+			t.Errorf("the outcome is %+v, after %v", out, second.took)
+		}
+		f.a.wantSent(1)
+	})
+}
+
+func TestACallOfAProcessThatIsGoneIsAdoptedAndSentAgainWhereKeysAreHonored(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		f.a.start(f.a.honoredKeyless("r"))
+		f.a.member.Crash()
+		second := f.b.start(f.b.honoredKeyless("r"))
+		time.Sleep(lease + time.Second)
+		release()
+		if out := second.outcome(); !out.Adopted || out.Manner != executed {
+			t.Errorf("the outcome is %+v", out)
+		}
+		if sent := f.upstream.sent(); len(sent) != 2 || sent[0] != sent[1] {
+			t.Errorf("sent under %q", sent)
+		}
+	})
+}
+
+func TestACallOfAProcessThatStandsStillIsAdopted(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		f.a.start(f.a.keyless("r"))
+		f.a.member.Pause()
+		want(t, f.b.do(f.b.keyless("r")), replayed, isUnsure, "")
+		f.a.wantSent(1)
+		f.a.member.Resume()
+		release()
+	})
+}
+
+func TestAnOrphanIsAdoptedOnceThoughSeveralProcessesWantIt(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		c := f.join(false)
+		release := f.upstream.holds()
+		f.a.start(f.a.keyless("r")).left()
+		callers := []*pending{f.b.start(f.b.keyless("r")), c.start(c.keyless("r")), f.a.start(f.a.keyless("r"))}
+		time.Sleep(time.Second)
+		release()
+		adopted := 0
+		for _, p := range callers {
+			if p.outcome().Adopted {
+				adopted++
+			}
+		}
+		if adopted != 1 {
+			t.Errorf("%d adopted it", adopted)
+		}
+		f.a.wantSent(3) // the orphan, and two that nobody waits for but their callers
+	})
+}
+
+func TestAnUnknownOutcomeThatWasToldElsewhereIsToldAgain(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		f.upstream.becomes(unsure("lost"))
+		first := f.a.do(f.a.keyless("r"))
+		want(t, first, executed, isUnsure, "lost")
+		first.Settle(true)
+		synctest.Wait()
+		time.Sleep(window - time.Second)
+		second := f.b.do(f.b.keyless("r"))
+		want(t, second, replayed, isUnsure, "lost")
+		if second.Key != first.Key {
+			t.Errorf("the second was told the key %q, not %q", second.Key, first.Key)
+		}
+		second.Settle(true)
+		f.a.wantSent(1)
+	})
+}
+
+func TestAnOrphanIsNotAdoptedPastItsWindow(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		f.a.do(f.a.keyless("r")).Settle(false) // its caller did not see the answer
+		time.Sleep(window + time.Second)
+		f.b.do(f.b.keyless("r"))
+		f.a.wantSent(2)
+	})
+}
+
+func TestACallThatWasLeftBehindCanBeAdoptedOnceItsSidecarIsBack(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		defer f.upstream.holds()()
+		f.a.start(f.a.keyless("r"))
+		f.a.member.Crash()
+		time.Sleep(2 * window) // its app had nowhere to go
+		f.Certain(true)
+		back := f.join(false)
+		time.Sleep(window - time.Second)
+		want(t, back.do(back.keyless("r")), replayed, isUnsure, "")
+		f.a.wantSent(1)
+	})
+}
+
+func TestThatACallerLeftIsNotedThoughTheStoreWasAway(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		first := f.a.start(f.a.keyless("r"))
+		f.store.fail(opGet) // which the fleet's Attend uses
+		first.left()
+		f.store.mend()
+		time.Sleep(time.Minute)
+		second := f.b.start(f.b.keyless("r"))
+		release()
+		if out := second.outcome(); !out.Adopted {
+			t.Errorf("the outcome is %+v", out)
+		}
+		f.a.wantSent(1)
+	})
+}
+
+func TestACallerThatLeavesWhileItsCallIsClaimedIsReplacedElsewhere(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		claiming := make(chan struct{})
+		f.store.hookBefore(opClaim, func() error { <-claiming; return nil })
+		f.a.start(f.a.keyless("r")).left()
+		f.store.mend()
+		close(claiming)
+		synctest.Wait()
+		f.a.wantSent(1)
+		second := f.b.start(f.b.keyless("r"))
+		release()
+		if out := second.outcome(); !out.Adopted {
+			t.Errorf("the outcome is %+v", out)
+		}
+		f.a.wantSent(1)
+	})
+}
+
+func TestWhoAdoptsElsewhereWaitsAsLongAsWhoLeft(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		f.a.start(f.a.keyless("r")).left()
+		call := f.b.keyless("r")
+		call.Wait = 0
+		second := f.b.start(call)
+		time.Sleep(wait + time.Second)
+		if !second.waiting() {
+			t.Fatal("the adopter has given up")
+		}
+		release()
+		second.outcome()
+	})
+}
+
+func TestAStoreThatDoesNotAnswerIsNoReasonToRunAnOrphanAgain(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		f.a.start(f.a.keyless("r")).left()
+		f.store.fail(opUnsettled)
+		f.b.doErr(f.b.keyless("r"), idempotency.ErrStore)
+		f.a.wantSent(1)
+		release()
+	})
+}

@@ -1,0 +1,148 @@
+package redis_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store/redis"
+	"genesys-sidecar/caddymodule/store/redis/redistest"
+)
+
+// pair is a master and its replica behind an address that can be pointed at
+// either, as a virtual address or a name is.
+type pair struct {
+	master, replica *redistest.Server
+	proxy           *redistest.Proxy
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{master: redistest.New(t, redistest.Options{Args: safe})}
+	p.replica = redistest.New(t, redistest.Options{Args: safe, ReplicaOf: p.master})
+	if err := p.replica.WaitSynced(p.master); err != nil {
+		t.Fatal(err)
+	}
+	p.proxy = redistest.NewProxy(t, p.master.Addr())
+	return p
+}
+
+// failOver ends the master and has the replica take its place.
+func (p *pair) failOver(t *testing.T, s *redis.Store) {
+	t.Helper()
+	if err := p.master.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.part(t)
+	p.proxy.Point(p.replica.Addr())
+	p.proxy.Cut()
+	eventually(t, "the store serves again", func() bool { return serves(s) })
+}
+
+// part has the replica get nothing more of what the master is told.
+func (p *pair) part(t *testing.T) {
+	t.Helper()
+	if err := p.replica.Promote(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// This is what the README warns of: without wait_replicas, a replica that takes
+// over may not have the latest claims.
+func TestWithoutWaitingForReplicasAClaimCanBeLostInAFailover(t *testing.T) {
+	p := newPair(t)
+	s := opened(t, redis.Options{Endpoint: endpoint(t, p.proxy.URL())})
+	before, latest := started("a"), started("b")
+	mustClaim(t, s, before)
+	if err := p.replica.WaitSynced(p.master); err != nil {
+		t.Fatal(err)
+	}
+	p.part(t)
+	mustClaim(t, s, latest)
+	p.failOver(t, s)
+	wantState(t, s, before.ID, idempotency.Started)
+	wantState(t, s, latest.ID, 0)
+
+	// While its call runs, or with its answer, it is recorded anew.
+	if standing, err := s.Renew(t.Context(), latest); standing != nil || err != nil {
+		t.Errorf("renewing: %v, %v", standing, err)
+	}
+	wantState(t, s, latest.ID, idempotency.Started)
+}
+
+func TestAClaimThatReplicasHaveSurvivesAFailover(t *testing.T) {
+	p := newPair(t)
+	s := opened(t, redis.Options{Endpoint: endpoint(t, p.proxy.URL()), WaitReplicas: 1, WaitTimeout: 10 * time.Second})
+	rec, open := started("a"), started("b")
+	mustClaim(t, s, rec)
+	mustClaim(t, s, open)
+	if err := s.Finish(t.Context(), done(rec, 100)); err != nil {
+		t.Fatal(err)
+	}
+	p.failOver(t, s)
+	wantState(t, s, rec.ID, idempotency.Done)
+	wantState(t, s, open.ID, idempotency.Started)
+}
+
+func TestAClaimThatTooFewReplicasHaveIsNotMade(t *testing.T) {
+	p := newPair(t)
+	s := opened(t, redis.Options{Endpoint: endpoint(t, p.proxy.URL()), WaitReplicas: 1, WaitTimeout: 100 * time.Millisecond})
+	under := started("a")
+	mustClaim(t, s, under)
+	if err := p.replica.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	rec := started("b")
+	if made, err := claim(s, rec); made || !errors.Is(err, idempotency.ErrNotMade) {
+		t.Errorf("a claim: %v, %v", made, err)
+	}
+	wantState(t, s, rec.ID, 0)
+
+	// An answer is kept where it can be, and is not said to be stored.
+	if err := s.Finish(t.Context(), done(under, 100)); err == nil {
+		t.Error("an answer was stored, it says")
+	}
+	wantState(t, s, under.ID, idempotency.Done)
+
+	if err := p.replica.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "claims are made again", func() bool {
+		made, _ := claim(s, rec)
+		return made
+	})
+	if err := s.Finish(t.Context(), done(under, 100)); err != nil {
+		t.Errorf("finishing again: %v", err)
+	}
+}
+
+func TestAStoreFollowsTheMasterThatSentinelNames(t *testing.T) {
+	master := redistest.New(t, redistest.Options{Args: safe})
+	replica := redistest.New(t, redistest.Options{Args: safe, ReplicaOf: master})
+	sentinel := redistest.NewSentinel(t, redistest.SentinelOptions{
+		Master: master, Name: "calls", Quorum: 1, DownAfter: 300 * time.Millisecond,
+	})
+	if err := sentinel.WaitSees(1, 0); err != nil {
+		t.Fatal(err)
+	}
+	s := opened(t, redis.Options{
+		Endpoint:     endpoint(t, "redis://"+sentinel.Addr()+"?master_set=calls"),
+		WaitReplicas: 1, WaitTimeout: 10 * time.Second,
+	})
+	rec := started("a")
+	mustClaim(t, s, rec)
+	if err := master.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := sentinel.WaitMaster(replica); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the store serves again", func() bool { return serves(s) })
+	wantState(t, s, rec.ID, idempotency.Started)
+	// There is no replica any more, so that nothing new can be promised.
+	made, err := claim(s, started("b"))
+	if made || err == nil {
+		t.Errorf("a claim: %v, %v", made, err)
+	}
+}
