@@ -120,7 +120,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.secret = &secretSource{func() (string, error) { return orEnv(a.ClientSecret, envSecret) }}
 	a.org.secret.CompareAndSwap(nil, a.secret)
 
-	return a.provisionStore(ctx)
+	if err := a.provisionStore(ctx); err != nil {
+		return err
+	}
+	return a.registerMetrics(ctx)
 }
 
 // endpoints returns the base URLs of the API and of the login service.

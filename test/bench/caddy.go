@@ -38,7 +38,7 @@ var (
 		fresh: 0.85,
 		then:  ", then > 1",
 	}
-	stores = []store{memoryStore, diskStore}
+	stores = installedStores()
 )
 
 // sidecarConfig is how a sidecar differs from the one that is shipped.
