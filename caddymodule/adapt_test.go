@@ -46,17 +46,19 @@ func TestCaddyfilesAdapt(t *testing.T) {
 	}
 }
 
-func TestTheShippedCaddyfileAdaptsAndIsFormatted(t *testing.T) {
-	text, err := os.ReadFile("../Caddyfile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, w := range warnings {
-		t.Errorf("warning: %s", w)
+func TestTheShippedCaddyfilesAdaptAndAreFormatted(t *testing.T) {
+	for _, file := range []string{"../Caddyfile", "../deploy/fleet/Caddyfile"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": file})
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		for _, w := range warnings {
+			t.Errorf("warning: %s", w)
+		}
 	}
 }
 

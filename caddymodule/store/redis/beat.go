@@ -35,17 +35,35 @@ type pulse struct {
 	process idempotency.Process // guarded by mu
 	joined  bool                // guarded by mu
 	latest  time.Time           // guarded by mu; when the latest beat was sent
-	noted   string              // guarded by mu; what Redis noted for it
+	noted   int64               // guarded by mu; what Redis noted for it, in ms; 0: nothing yet
 	since   time.Time           // guarded by mu; no beat has been missing since
 	skewed  bool                // guarded by mu; that the clocks differ was said
 }
 
-// canJudge tells whether who was not heard of for a lease is dead.
-func (p *pulse) canJudge(now time.Time, lease time.Duration) bool {
+// canJudge tells whether who was not heard of for a lease is dead, when it is
+// now here and millis in Redis.
+func (p *pulse) canJudge(now time.Time, millis int64, lease time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.joined && now.Sub(p.latest) < lease && now.Sub(p.since) >= lease
+	return p.joined && now.Sub(p.since) >= lease && now.Sub(p.latest) < lease &&
+		sinceMillis(p.noted, millis) < lease // else Redis' clock was set
 }
+
+// note notes that a beat that was sent at sent found before and noted millis.
+func (p *pulse) note(sent time.Time, before, millis int64, lease time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	drift := sinceMillis(p.noted, millis) - sent.Sub(p.latest)
+	if p.noted == 0 || p.noted != before || sent.Sub(p.latest) >= lease || drift.Abs() > lease/4 {
+		// Redis was away, or has lost what it knew, or its clock was set, or
+		// this process stood still: the others may have fared alike.
+		p.since = sent
+	}
+	p.latest, p.noted = sent, millis
+}
+
+// sinceMillis returns how long it is from a to b, in ms since 1970.
+func sinceMillis(a, b int64) time.Duration { return time.Duration(b-a) * time.Millisecond }
 
 // Join implements idempotency.SharedStore.
 func (s *Store) Join(p idempotency.Process) {
@@ -89,7 +107,8 @@ func (s *Store) beat(client rueidis.Client) error {
 	if err != nil {
 		return because(ctx, err)
 	}
-	s.noteBeat(sent, before, now)
+	s.pulse.note(sent, before, now, s.options.Lease)
+	s.checkClock(sent, now)
 	return nil
 }
 
@@ -101,47 +120,44 @@ func because(ctx context.Context, err error) error {
 	return err
 }
 
-// noteBeat notes that a beat that was sent at sent found before and noted now.
-func (s *Store) noteBeat(sent time.Time, before, now string) {
+// checkClock warns where the local clock is not Redis', which was millis between
+// sent and now.
+func (s *Store) checkClock(sent time.Time, millis int64) {
+	skew := max(sent.Sub(time.UnixMilli(millis+1)), time.UnixMilli(millis).Sub(time.Now()))
 	s.pulse.mu.Lock()
-	defer s.pulse.mu.Unlock()
-	p := &s.pulse
-	if p.noted != before || p.noted == "" || sent.Sub(p.latest) >= s.options.Lease {
-		// Redis was away, or has lost what it knew, or this process stood
-		// still: the others may have fared alike.
-		p.since = sent
-	}
-	p.latest, p.noted = sent, now
-
-	millis, err := strconv.ParseInt(now, 10, 64)
-	if err != nil {
-		return
-	}
-	arrived := time.Now()
-	skew := max(sent.Sub(time.UnixMilli(millis+1)), time.UnixMilli(millis).Sub(arrived))
-	if skewed := skew > maxSkew; skewed != p.skewed {
-		p.skewed = skewed
-		if skewed {
-			s.log.Warn("the clock of this machine and Redis' differ; windows of adoption are off by as much, so set the clocks (NTP)",
-				slog.Duration("by", skew))
-		}
+	was := s.pulse.skewed
+	s.pulse.skewed = skew > maxSkew
+	is := s.pulse.skewed
+	s.pulse.mu.Unlock()
+	if is && !was {
+		s.log.Warn("the clock of this machine and Redis' differ; windows of adoption are off by as much, so set the clocks (NTP)",
+			slog.Duration("by", skew))
 	}
 }
 
-// parseTimes returns the two times of beatScript and lifeScript; "" for none.
-func parseTimes(result rueidis.RedisResult) (before, now string, err error) {
+// parseTimes returns the two times of beatScript and lifeScript, in ms; 0 for
+// none.
+func parseTimes(result rueidis.RedisResult) (before, now int64, err error) {
 	values, err := result.ToArray()
 	if err != nil {
-		return "", "", err
+		return 0, 0, err
 	}
 	if len(values) != 2 {
-		return "", "", errors.New("parsing times: redis returned something else")
+		return 0, 0, errors.New("parsing times: redis returned something else")
 	}
-	if before, err = values[0].ToString(); err != nil && !rueidis.IsRedisNil(err) {
-		return "", "", fmt.Errorf("parsing times: %w", err)
+	// As strings: Redis would cut numbers of its own off.
+	text, err := values[0].ToString()
+	if err == nil {
+		before, err = strconv.ParseInt(text, 10, 64)
 	}
-	if now, err = values[1].ToString(); err != nil {
-		return "", "", fmt.Errorf("parsing times: %w", err)
+	if err != nil && !rueidis.IsRedisNil(err) {
+		return 0, 0, fmt.Errorf("parsing times: %w", err)
+	}
+	if text, err = values[1].ToString(); err == nil {
+		now, err = strconv.ParseInt(text, 10, 64)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("parsing times: %w", err)
 	}
 	return before, now, nil
 }
@@ -152,29 +168,23 @@ func (s *Store) Life(ctx context.Context, p idempotency.Process) (idempotency.Li
 	return life, err
 }
 
-// life is Life, and returns what Redis noted when p was last heard of.
-func (s *Store) life(ctx context.Context, p idempotency.Process) (idempotency.Life, string, error) {
+// life is Life, and returns what Redis noted when p was last heard of; 0: never.
+func (s *Store) life(ctx context.Context, p idempotency.Process) (life idempotency.Life, noted int64, err error) {
 	result, err := s.exec(ctx, lifeScript, s.processKey(p))
 	if err != nil {
-		return idempotency.Life{}, "", fmt.Errorf("asking for a process's life: %w", err)
+		return life, 0, fmt.Errorf("asking for a process's life: %w", err)
 	}
 	noted, now, err := parseTimes(result)
 	if err != nil {
-		return idempotency.Life{}, "", fmt.Errorf("asking for a process's life: %w", err)
+		return life, 0, fmt.Errorf("asking for a process's life: %w", err)
 	}
-	local := time.Now()
-	life := idempotency.Life{Alive: !s.pulse.canJudge(local, s.options.Lease)}
-	if noted == "" {
-		return life, "", nil
+	local, lease := time.Now(), s.options.Lease
+	life.Alive = !s.pulse.canJudge(local, now, lease)
+	if noted != 0 {
+		age := sinceMillis(noted, now)
+		life.Seen = local.Add(-age)
+		life.Alive = life.Alive || age < lease
 	}
-	was, err1 := strconv.ParseInt(noted, 10, 64)
-	is, err2 := strconv.ParseInt(now, 10, 64)
-	if err := errors.Join(err1, err2); err != nil {
-		return idempotency.Life{}, "", fmt.Errorf("asking for a process's life: %w", err)
-	}
-	age := time.Duration(is-was) * time.Millisecond
-	life.Seen = local.Add(-age)
-	life.Alive = life.Alive || age < s.options.Lease
 	return life, noted, nil
 }
 
@@ -195,7 +205,7 @@ func (s *Store) Ping(ctx context.Context, p idempotency.Process) (bool, error) {
 		switch {
 		case err != nil:
 			return false, err
-		case noted != before && noted != "":
+		case noted != before && noted != 0:
 			return true, nil
 		case !life.Alive:
 			return false, nil

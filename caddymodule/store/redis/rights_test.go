@@ -1,0 +1,79 @@
+package redis_test
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store/redis"
+	"genesys-sidecar/caddymodule/store/redis/redistest"
+)
+
+// rights are what the README tells an administrator to grant.
+const rights = "~genesys-sidecar:* &genesys-sidecar:* +@connection +info +config|get " +
+	"+eval +evalsha +get +set +del +getrange +setrange +time +publish +subscribe " +
+	"+zadd +zrem +zrange +zremrangebyscore +pttl +pexpire +wait +cluster|slots +cluster|shards"
+
+func TestTheRightsThatTheReadmeNamesSuffice(t *testing.T) {
+	server := redistest.New(t, redistest.Options{
+		Args: append([]string{"--user", "sidecar", "on", ">pw"}, strings.Fields(rights)...),
+	})
+	replica := redistest.New(t, redistest.Options{ReplicaOf: server})
+	if err := replica.WaitSynced(server); err != nil {
+		t.Fatal(err)
+	}
+	var log logBuffer
+	where := endpoint(t, strings.Replace(server.URL(), "redis://", "redis://sidecar:pw@", 1))
+	options := redis.Options{
+		Endpoint: where, WaitReplicas: 1, WaitTimeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	}
+	a, b := opened(t, options), opened(t, options)
+	p, q := idempotency.NewProcess(), idempotency.NewProcess()
+	a.Join(p)
+	b.Join(q)
+
+	ctx := t.Context()
+	rec := started("a")
+	rec.Adoption = idempotency.NewAdoptionID("org", "scope", rec.Fingerprint)
+	rec.Attendant = p.NewOwner()
+	mustClaim(t, a, rec)
+	changed, stop, err := b.Watch(ctx, rec.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	if alive, err := b.Ping(ctx, p); !alive || err != nil {
+		t.Errorf("pinging: %t, %v", alive, err)
+	}
+	if ok, err := a.Attend(ctx, rec.ID, rec.Attendant, idempotency.Owner{}); !ok || err != nil {
+		t.Errorf("attending: %t, %v", ok, err)
+	}
+	if standing, err := a.Renew(ctx, rec); standing != nil || err != nil {
+		t.Errorf("renewing: %v, %v", standing, err)
+	}
+	if err := a.Finish(ctx, done(rec, 100)); err != nil {
+		t.Errorf("finishing: %v", err)
+	}
+	select {
+	case <-changed:
+	case <-time.After(patience):
+		t.Error("no notice came")
+	}
+	if recs, err := b.Unsettled(ctx, rec.Adoption); len(recs) != 1 || err != nil {
+		t.Errorf("unsettled: %v, %v", recs, err)
+	}
+	for what, err := range map[string]error{
+		"telling":   b.Tell(ctx, rec.ID, rec.Owner, time.Now()),
+		"settling":  b.Settle(ctx, rec.ID, rec.Owner),
+		"releasing": b.Release(ctx, rec.ID, rec.Owner),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if text := log.String(); strings.Contains(text, "NOPERM") {
+		t.Errorf("the log says:\n%s", text)
+	}
+}
