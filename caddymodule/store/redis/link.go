@@ -85,7 +85,8 @@ func (s *Store) run(client rueidis.Client, why error) {
 // replace returns a client in place of one that fails, or why there is none.
 // Nobody is refused anything where the new one is there at once.
 func (s *Store) replace(client rueidis.Client, why error) (rueidis.Client, error) {
-	defer client.Close()
+	// What is under way in the old one may still succeed.
+	time.AfterFunc(2*s.options.CommandTimeout, client.Close)
 	if errors.Is(why, errTimeout) {
 		s.breakLink(why) // a new one would take its time as well
 		return nil, why
