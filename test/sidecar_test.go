@@ -153,7 +153,8 @@ func (s *sidecar) command(args ...string) *exec.Cmd {
 		"GENESYSCLOUD_LOGIN_URL=",
 		"GENESYSCLOUD_OAUTHCLIENT_ID=sandbox",
 		"GENESYSCLOUD_OAUTHCLIENT_SECRET="+secret,
-		"XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir)
+		"XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir,
+		"GORACE=atexit_sleep_ms=50 "+os.Getenv("GORACE")) // a second else, with every stop
 	return cmd
 }
 

@@ -49,6 +49,11 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 		return nil, err
 	}
 	out.Adopted = orphan != nil
+	if out.Fate == Unsure {
+		// Whoever repeats the call once this was told is to be told the same, at
+		// another process too, which cannot wait to see the caller leave.
+		g.unattendNow(ctx, call)
+	}
 	out.settle = func(delivered bool) {
 		// First the note, then the leaving: a call like this one must not find
 		// the answered call without its caller.
@@ -56,7 +61,7 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 			g.settle(call.ID, out)
 		}
 		ward.detach(call.ID)
-		if !delivered || out.Fate == Unsure {
+		if !delivered && out.Fate == Kept {
 			g.unattend(call)
 		}
 	}
@@ -98,6 +103,8 @@ func (g *Gate) adopt(ctx context.Context, ward *ward, call Call) (*Record, error
 			return nil, err
 		case l.orphan != nil:
 			return l.orphan, nil
+		case l.beaten:
+			continue // what somebody else did is to be seen now
 		case last || !l.attended && len(l.elsewhere) == 0:
 			return nil, nil
 		}
@@ -131,6 +138,7 @@ type look struct {
 	attended  bool          // a call like it has a caller in this process
 	left      chan struct{} // closed when one of those leaves
 	elsewhere []Process     // have callers of calls like it
+	beaten    bool          // an orphan's attendant changed while it was looked at
 }
 
 // look adopts the oldest orphan that call may adopt, if there is one.
@@ -166,11 +174,13 @@ func (g *Gate) look(ctx context.Context, ward *ward, call Call) (look, error) {
 			if err != nil {
 				return look{}, err
 			}
-			if ours {
-				ward.attachLocked(rec.ID)
-				seen.orphan = rec
+			if !ours {
+				seen.beaten = true
 				return seen, nil
 			}
+			ward.attachLocked(rec.ID)
+			seen.orphan = rec
+			return seen, nil
 		case stale:
 			// Left unsettled, it would be looked at by every call like it until
 			// it expires.
@@ -182,8 +192,8 @@ func (g *Gate) look(ctx context.Context, ward *ward, call Call) (look, error) {
 	return seen, nil
 }
 
-// attend makes call's caller the one that attends to rec. It fails where
-// another process was quicker.
+// attend makes call's caller the one that attends to rec. It fails where that
+// was changed since rec was read.
 func (g *Gate) attend(ctx context.Context, rec *Record, call Call) (bool, error) {
 	if g.shared == nil {
 		return true, nil

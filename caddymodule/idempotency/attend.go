@@ -29,6 +29,17 @@ func (g *Gate) unattend(call Call) {
 	})
 }
 
+// unattendNow is unattend, and has noted it when it returns, if the store
+// answers before ctx ends.
+func (g *Gate) unattendNow(ctx context.Context, call Call) {
+	if call.attendant == (Owner{}) {
+		return
+	}
+	if _, err := g.shared.Attend(ctx, call.ID, call.attendant, Owner{}); err != nil {
+		g.unattend(call)
+	}
+}
+
 // lives is what was found out about other processes during one look. The
 // zero value of a gate whose store is not shared knows of none.
 type lives struct {

@@ -36,6 +36,9 @@ type faultyStore struct {
 	count  map[op]int          // guarded by mu
 	closed int                 // guarded by mu
 	late   []op                // guarded by mu; what was called after Close
+
+	// onClaim, where not nil, is called instead of Claim.
+	onClaim func(*idempotency.Record) error
 }
 
 func newFaultyStore() *faultyStore {
@@ -117,7 +120,13 @@ func (s *faultyStore) Get(ctx context.Context, id idempotency.ID) (rec *idempote
 }
 
 func (s *faultyStore) Claim(ctx context.Context, next *idempotency.Record, over idempotency.Owner) (rec *idempotency.Record, err error) {
-	err = s.do(opClaim, func() (err error) { rec, err = s.Store.Claim(ctx, next, over); return err })
+	err = s.do(opClaim, func() (err error) {
+		if s.onClaim != nil {
+			return s.onClaim(next)
+		}
+		rec, err = s.Store.Claim(ctx, next, over)
+		return err
+	})
 	return rec, err
 }
 

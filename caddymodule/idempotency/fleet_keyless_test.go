@@ -228,3 +228,63 @@ func TestAStoreThatDoesNotAnswerIsNoReasonToRunAnOrphanAgain(t *testing.T) {
 		release()
 	})
 }
+
+func TestAnUnknownOutcomeIsToldAgainElsewhereThoughTheStoreIsSlow(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		f.upstream.becomes(unsure("lost"))
+		first := f.a.do(f.a.keyless("r"))
+		f.store.hookBefore(opTell, func() error { time.Sleep(3 * time.Second); return nil })
+		go first.Settle(true) // its caller has the answer, the store not yet
+		synctest.Wait()
+		second := f.b.do(f.b.keyless("r"))
+		want(t, second, replayed, isUnsure, "lost")
+		f.a.wantSent(1)
+		f.store.mend()
+	})
+}
+
+func TestAnOrphanThatChangesWhileItIsLookedAtIsLookedAtAgain(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		first := f.a.start(f.a.keyless("r"))
+		f.a.member.Crash() // so that it can be adopted with an attendant
+		time.Sleep(2 * lease)
+		rec, err := f.b.member.Unsettled(t.Context(), f.b.keyless("r").Adoption)
+		if err != nil || len(rec) != 1 {
+			t.Fatal(rec, err)
+		}
+		changes := 0
+		f.store.hookBefore(opGet, func() error { // which the fleet's Attend uses
+			if changes++; changes == 1 {
+				f.store.mend()
+				if ok, err := f.b.member.Attend(t.Context(), rec[0].ID, rec[0].Attendant, idempotency.Owner{}); !ok || err != nil {
+					t.Errorf("changing the attendant: %t, %v", ok, err)
+				}
+			}
+			return nil
+		})
+		out := f.b.do(f.b.keyless("r"))
+		if changes != 1 || !out.Adopted {
+			t.Errorf("the outcome is %+v, after %d changes", out, changes)
+		}
+		f.a.wantSent(1)
+		release()
+		first.leave()
+	})
+}
+
+func TestAClaimThatIsMadeAfterItWasGivenUpIsTakenBack(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		var late *idempotency.Record
+		f.store.onClaim = func(rec *idempotency.Record) error { late = rec; return errDown }
+		f.a.doErr(f.a.keyed("k"), idempotency.ErrStore)
+		f.store.onClaim = nil
+		time.Sleep(idempotency.ClaimGrace - time.Second)
+		if standing, err := f.store.Store.Claim(t.Context(), late, idempotency.Owner{}); standing != nil || err != nil {
+			t.Fatal(standing, err)
+		}
+		time.Sleep(2 * time.Second)
+		want(t, f.b.do(f.b.keyed("k")), executed, isKept, "ran under up-k")
+		f.a.wantSent(1)
+	})
+}

@@ -122,6 +122,9 @@ func (g *Gate) Do(ctx context.Context, call Call) (*Outcome, error) {
 		return nil, ErrClosed
 	}
 	defer g.use.leave()
+	if err := ctx.Err(); err != nil {
+		return nil, err // who has left already is sent nothing for
+	}
 
 	if call.Key == "" {
 		return g.doKeyless(ctx, call)

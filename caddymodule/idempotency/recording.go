@@ -113,12 +113,18 @@ func (g *Gate) forget(rec, before *Record) {
 			back.State, back.Finished = Open, time.Now()
 		}
 	}
-	g.insist("releasing an unused claim", rec.ID, func(ctx context.Context) error {
+	release := func(ctx context.Context) error {
 		if before == nil || !before.Honored { // never sent
 			return g.store.Release(ctx, rec.ID, rec.Owner)
 		}
 		return g.store.Finish(ctx, &back)
-	})
+	}
+	const what = "releasing an unused claim"
+	g.insist(what, rec.ID, release)
+	if g.shared != nil {
+		// Others would wait for a claim that is made only now.
+		time.AfterFunc(ClaimGrace, func() { g.insist(what, rec.ID, release) })
+	}
 }
 
 // insist does what the store has to be told of the record of id, though no
@@ -139,8 +145,12 @@ func (g *Gate) insist(what string, id ID, do func(context.Context) error) {
 		}
 		return
 	}
-	if g.insisting.Add(1) > int64(g.limits.Flights) || !g.use.enter() {
+	if !g.use.enter() {
+		return // the store is closed
+	}
+	if g.insisting.Add(1) > int64(g.limits.Flights) {
 		g.insisting.Add(-1)
+		g.use.leave()
 		g.log.Error("too many have to be tried again: "+what, slog.String("id", id.String()))
 		return
 	}

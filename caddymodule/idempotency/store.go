@@ -30,8 +30,8 @@ type Store interface {
 	// Where rec.Adoption is not zero, the record becomes unsettled: Unsettled
 	// reports it until Settle, Release or expiry.
 	//
-	// A claim that returned an error may or may not have been made, unless the
-	// error wraps ErrNotMade.
+	// A claim that returned an error may have been made, or may be made yet, up
+	// to ClaimGrace after the call, unless the error wraps ErrNotMade.
 	Claim(ctx context.Context, rec *Record, over Owner) (*Record, error)
 
 	// Finish durably replaces the record of rec.ID if that carries rec.Owner,
@@ -58,6 +58,10 @@ type Store interface {
 	// called afterwards.
 	Close() error
 }
+
+// ClaimGrace is how long after it was asked for a claim can be made that has
+// returned an error: it may be under way in a network that has stopped.
+const ClaimGrace = 10 * time.Second
 
 var (
 	// ErrNotOwner is returned to who would change a record with the token of

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -62,6 +63,17 @@ func (p *pulse) note(sent time.Time, before, millis int64, lease time.Duration) 
 	p.latest, p.noted = sent, millis
 }
 
+// remoteMillis returns what Redis' clock is going to say at t, in ms since 1970,
+// to be compared with. Before the first beat it is the end of time.
+func (p *pulse) remoteMillis(t time.Time) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.noted == 0 {
+		return math.MaxInt64
+	}
+	return p.noted + t.Sub(p.latest).Milliseconds() + 1
+}
+
 // sinceMillis returns how long it is from a to b, in ms since 1970.
 func sinceMillis(a, b int64) time.Duration { return time.Duration(b-a) * time.Millisecond }
 
@@ -102,8 +114,8 @@ func (s *Store) beat(client rueidis.Client) error {
 	}
 
 	sent := time.Now()
-	result := evaluate(ctx, beatScript, s.processKey(process), []string{strconv.FormatInt(remembered.Milliseconds(), 10)}, client.Do, client.B)
-	before, now, err := parseTimes(result)
+	beat := evaluation{beatScript, s.processKey(process), []string{strconv.FormatInt(remembered.Milliseconds(), 10)}}
+	before, now, err := parseTimes(last(evaluate(ctx, client, []evaluation{beat}, nil)))
 	if err != nil {
 		return because(ctx, err)
 	}
@@ -170,7 +182,7 @@ func (s *Store) Life(ctx context.Context, p idempotency.Process) (idempotency.Li
 
 // life is Life, and returns what Redis noted when p was last heard of; 0: never.
 func (s *Store) life(ctx context.Context, p idempotency.Process) (life idempotency.Life, noted int64, err error) {
-	result, err := s.exec(ctx, lifeScript, s.processKey(p))
+	result, err := s.exec(ctx, evaluation{lifeScript, s.processKey(p), nil})
 	if err != nil {
 		return life, 0, fmt.Errorf("asking for a process's life: %w", err)
 	}

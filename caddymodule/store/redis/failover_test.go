@@ -87,9 +87,12 @@ func TestAClaimThatReplicasHaveSurvivesAFailover(t *testing.T) {
 
 func TestAClaimThatTooFewReplicasHaveIsNotMade(t *testing.T) {
 	p := newPair(t)
-	s := opened(t, redis.Options{Endpoint: endpoint(t, p.proxy.URL()), WaitReplicas: 1, WaitTimeout: 100 * time.Millisecond})
+	s := opened(t, redis.Options{Endpoint: endpoint(t, p.proxy.URL()), WaitReplicas: 1, WaitTimeout: 200 * time.Millisecond})
 	under := started("a")
-	mustClaim(t, s, under)
+	eventually(t, "a claim is made", func() bool {
+		made, _ := claim(s, under)
+		return made
+	})
 	if err := p.replica.Pause(); err != nil {
 		t.Fatal(err)
 	}

@@ -150,32 +150,52 @@ func (s *Store) do(ctx context.Context, build func(rueidis.Client) rueidis.Compl
 	})
 }
 
-// exec is do with a script.
-func (s *Store) exec(ctx context.Context, sc *script, key string, args ...string) (rueidis.RedisResult, error) {
+// evaluation is a script to be run on one key.
+type evaluation struct {
+	script *script
+	key    string
+	args   []string
+}
+
+// exec is do with a script, which others may have to precede. They are sent
+// together where one server has all keys. The result is that of the last; it is
+// an error if there is one before.
+func (s *Store) exec(ctx context.Context, evaluations ...evaluation) (rueidis.RedisResult, error) {
 	return s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-		return evaluate(ctx, sc, key, args, func(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
-			return c.Do(ctx, cmd)
-		}, c.B)
+		if c.Mode() != rueidis.ClientModeCluster {
+			return last(evaluate(ctx, c, evaluations, nil))
+		}
+		var result rueidis.RedisResult
+		for _, e := range evaluations {
+			if result = last(evaluate(ctx, c, []evaluation{e}, nil)); isFailure(result) {
+				break
+			}
+		}
+		return result
 	})
 }
 
 // execDurably is exec, for what must not be lost when Redis fails over.
-func (s *Store) execDurably(ctx context.Context, sc *script, key string, args ...string) (rueidis.RedisResult, error) {
+func (s *Store) execDurably(ctx context.Context, evaluations ...evaluation) (rueidis.RedisResult, error) {
 	if s.options.WaitReplicas == 0 {
-		return s.exec(ctx, sc, key, args...)
+		return s.exec(ctx, evaluations...)
+	}
+	before, main := evaluations[:len(evaluations)-1], evaluations[len(evaluations)-1:]
+	if len(before) > 0 {
+		if result, err := s.exec(ctx, before...); err != nil {
+			return result, err
+		}
 	}
 	var replicas int64
 	result, err := s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-		return evaluate(ctx, sc, key, args, func(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
-			// On one connection: WAIT is about what was written on its own.
-			wait := c.B().Wait().Numreplicas(int64(s.options.WaitReplicas)).Timeout(s.options.WaitTimeout.Milliseconds()).Build()
-			results := c.DoMulti(ctx, cmd, wait)
-			var err error
-			if replicas, err = results[1].AsInt64(); err != nil && results[0].Error() == nil {
-				return results[1]
-			}
-			return results[0]
-		}, c.B)
+		results := evaluate(ctx, c, main, func() rueidis.Completed {
+			return c.B().Wait().Numreplicas(int64(s.options.WaitReplicas)).Timeout(s.options.WaitTimeout.Milliseconds()).Build()
+		})
+		var err error
+		if replicas, err = results[1].AsInt64(); err != nil && !isFailure(results[0]) {
+			return results[1]
+		}
+		return results[0]
 	})
 	if err != nil {
 		return result, err
@@ -186,13 +206,48 @@ func (s *Store) execDurably(ctx context.Context, sc *script, key string, args ..
 	return result, nil
 }
 
-// evaluate has Redis run sc, by its digest if Redis knows that.
-func evaluate(ctx context.Context, sc *script, key string, args []string, do func(context.Context, rueidis.Completed) rueidis.RedisResult, b func() rueidis.Builder) rueidis.RedisResult {
-	result := do(ctx, b().Evalsha().Sha1(sc.sha1).Numkeys(1).Key(key).Arg(args...).Build())
-	if e, ok := rueidis.IsRedisErr(result.Error()); ok && e.IsNoScript() {
-		result = do(ctx, b().Eval().Script(sc.text).Numkeys(1).Key(key).Arg(args...).Build())
+// evaluate has Redis run scripts, by their digests if Redis knows them all, and
+// then, on the same connection, what then makes, if anything.
+func evaluate(ctx context.Context, c rueidis.Client, evaluations []evaluation, then func() rueidis.Completed) []rueidis.RedisResult {
+	send := func(byDigest bool) []rueidis.RedisResult {
+		commands := make([]rueidis.Completed, 0, len(evaluations)+1)
+		for _, e := range evaluations {
+			if byDigest {
+				commands = append(commands, c.B().Evalsha().Sha1(e.script.sha1).Numkeys(1).Key(e.key).Arg(e.args...).Build())
+			} else {
+				commands = append(commands, c.B().Eval().Script(e.script.text).Numkeys(1).Key(e.key).Arg(e.args...).Build())
+			}
+		}
+		if then != nil {
+			commands = append(commands, then())
+		}
+		if len(commands) == 1 {
+			return []rueidis.RedisResult{c.Do(ctx, commands[0])}
+		}
+		return c.DoMulti(ctx, commands...)
 	}
-	return result
+	results := send(true)
+	for _, r := range results {
+		if e, ok := rueidis.IsRedisErr(r.Error()); ok && e.IsNoScript() {
+			return send(false) // those that have run may do so twice, as after a lost reply
+		}
+	}
+	return results
+}
+
+// last returns the last result, or the first that is a failure.
+func last(results []rueidis.RedisResult) rueidis.RedisResult {
+	for _, r := range results {
+		if isFailure(r) {
+			return r
+		}
+	}
+	return results[len(results)-1]
+}
+
+func isFailure(r rueidis.RedisResult) bool {
+	err := r.Error()
+	return err != nil && !rueidis.IsRedisNil(err)
 }
 
 // twice calls send, and once more if the reply was lost, so that it is not known
@@ -259,7 +314,7 @@ func isDialError(err error) bool {
 }
 
 // refusals are the errors by which Redis says that it has not begun.
-var refusals = []string{"OOM", "READONLY", "LOADING", "NOAUTH", "WRONGPASS", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "NOPERM"}
+var refusals = []string{"LATE", "OOM", "READONLY", "LOADING", "NOAUTH", "WRONGPASS", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "NOPERM"}
 
 func isRefusal(err error) bool {
 	return slices.ContainsFunc(refusals, func(kind string) bool { return isKind(err, kind) })

@@ -13,8 +13,9 @@ func newScript(text string) *script {
 	return &script{text, hex.EncodeToString(sum[:])}
 }
 
-// A claim is refused where Redis is out of memory. Whatever ends a call goes
-// on: it needs little, and a call that cannot be ended blocks its key.
+// Whatever ends a call goes on where Redis is out of memory: it needs little,
+// and a call that cannot be ended blocks its key. A claim has no such flag; it
+// fails with its first write, so that what stands in its way is still told.
 const allowOOM = "#!lua flags=allow-oom\n"
 
 // tellWatcher publishes that KEYS[1], whose head was h, has changed, if it is
@@ -25,9 +26,18 @@ local function tellWatcher(h, channel, id)
 end
 `
 
+// nowMillis is the server's clock, in ms since 1970.
+const nowMillis = `
+local function nowMillis()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+`
+
 // claimScript: the value, its time to live in ms, its owner, the owner to claim
-// over, channel, ID. It returns nil, or the value that stands in the way.
-var claimScript = newScript("#!lua\n" + tellWatcher + `
+// over, channel, ID, and until when by the server's clock the claim may be made.
+// It returns nil, or the value that stands in the way.
+var claimScript = newScript(tellWatcher + nowMillis + `
 local h = redis.call('GETRANGE', KEYS[1], 0, 74)
 if h ~= '' then
   local owner = string.sub(h, 28, 43)
@@ -35,6 +45,9 @@ if h ~= '' then
     return redis.call('GET', KEYS[1])
   end
   if owner == ARGV[3] then return false end
+end
+if nowMillis() > tonumber(ARGV[7]) then
+  return redis.error_reply('LATE the claim was given up before it came')
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 if h ~= '' then redis.call('SETRANGE', KEYS[1], 2, string.sub(h, 3, 3)) end
@@ -105,14 +118,6 @@ local h = redis.call('GETRANGE', KEYS[1], 0, 0)
 if h ~= '' and string.byte(h) == 1 then redis.call('SETRANGE', KEYS[1], 2, '1') end
 return 1
 `)
-
-// nowMillis is the server's clock, in ms since 1970.
-const nowMillis = `
-local function nowMillis()
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
-end
-`
 
 // listScript puts a member into a set of unsettled calls: the member, its time
 // to live in ms.

@@ -102,32 +102,28 @@ func parseEntry(result rueidis.RedisResult) (entry, error) {
 
 // Claim implements idempotency.Store.
 func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempotency.Owner) (*idempotency.Record, error) {
-	// Listed first: what is claimed and not listed could not be adopted, and
-	// what is listed and not claimed does no harm.
-	if err := s.list(ctx, rec); err != nil {
+	result, err := s.execDurably(ctx, s.listed(rec, s.claim(rec, over))...)
+	if errors.Is(err, errNotSent) {
 		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
 	}
-	result, err := s.execDurably(ctx, claimScript, s.recordKey(rec.ID), s.claimArgs(rec, over)...)
-	switch {
-	case errors.Is(err, errNotSent), errors.Is(err, errTooFewReplicas) && s.Release(ctx, rec.ID, rec.Owner) == nil:
-		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
-	case err != nil:
+	if err != nil && !errors.Is(err, errTooFewReplicas) {
 		return nil, fmt.Errorf("claiming record: %w", err)
 	}
-	standing, err := parseEntry(result)
-	if err != nil {
-		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
+	standing, wrong := parseEntry(result)
+	switch {
+	case wrong != nil:
+		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, wrong)
+	case standing.Record != nil || err == nil:
+		return standing.Record, nil // replicas are waited for by claims, not by what stands in their way
+	case s.Release(ctx, rec.ID, rec.Owner) == nil:
+		err = fmt.Errorf("%w: %w", idempotency.ErrNotMade, err)
 	}
-	return standing.Record, nil
+	return nil, fmt.Errorf("claiming record: %w", err)
 }
 
 // Renew implements idempotency.SharedStore.
 func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotency.Record, error) {
-	if err := s.list(ctx, rec); err != nil {
-		return nil, fmt.Errorf("renewing claim: %w", err)
-	}
-	var none idempotency.Owner
-	result, err := s.exec(ctx, claimScript, s.recordKey(rec.ID), s.claimArgs(rec, none)...)
+	result, err := s.exec(ctx, s.listed(rec, s.claim(rec, idempotency.Owner{}))...)
 	if err != nil {
 		return nil, fmt.Errorf("renewing claim: %w", err)
 	}
@@ -138,17 +134,23 @@ func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotenc
 	return standing.Record, nil
 }
 
-func (s *Store) claimArgs(rec *idempotency.Record, over idempotency.Owner) []string {
-	return []string{encode(rec), s.ttl(rec), string(rec.Owner[:]), string(over[:]), s.channel(), string(rec.ID[:])}
+func (s *Store) claim(rec *idempotency.Record, over idempotency.Owner) evaluation {
+	return evaluation{claimScript, s.recordKey(rec.ID), []string{
+		encode(rec), s.ttl(rec), string(rec.Owner[:]), string(over[:]), s.channel(), string(rec.ID[:]),
+		strconv.FormatInt(s.pulse.remoteMillis(time.Now().Add(latestClaim)), 10),
+	}}
 }
+
+// latestClaim is when a claim is no longer made that was under way, less than
+// idempotency.ClaimGrace by what Redis' clock may be misjudged.
+const latestClaim = idempotency.ClaimGrace - time.Second
 
 // Finish implements idempotency.Store.
 func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
-	if err := s.list(ctx, rec); err != nil { // it may live longer now
-		return fmt.Errorf("finishing record: %w", err)
-	}
-	result, err := s.execDurably(ctx, finishScript, s.recordKey(rec.ID),
-		encode(rec), s.ttl(rec), string(rec.Owner[:]), s.channel(), string(rec.ID[:]))
+	finish := evaluation{finishScript, s.recordKey(rec.ID), []string{
+		encode(rec), s.ttl(rec), string(rec.Owner[:]), s.channel(), string(rec.ID[:]),
+	}}
+	result, err := s.execDurably(ctx, s.listed(rec, finish)...) // it may live longer now
 	if err != nil {
 		return fmt.Errorf("finishing record: %w", err)
 	}
@@ -171,7 +173,7 @@ func finished(result rueidis.RedisResult, what string) error {
 // Release implements idempotency.Store. It waits for no replica: a claim that
 // comes back when Redis fails over blocks its key, but runs nothing.
 func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotency.Owner) error {
-	result, err := s.exec(ctx, releaseScript, s.recordKey(id), string(owner[:]), s.channel(), string(id[:]))
+	result, err := s.exec(ctx, evaluation{releaseScript, s.recordKey(id), []string{string(owner[:]), s.channel(), string(id[:])}})
 	if err != nil {
 		return fmt.Errorf("releasing record: %w", err)
 	}
@@ -190,7 +192,7 @@ func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotenc
 
 // Settle implements idempotency.Store.
 func (s *Store) Settle(ctx context.Context, id idempotency.ID, owner idempotency.Owner) error {
-	result, err := s.exec(ctx, settleScript, s.recordKey(id), string(owner[:]))
+	result, err := s.exec(ctx, evaluation{settleScript, s.recordKey(id), []string{string(owner[:])}})
 	if err != nil {
 		return fmt.Errorf("settling record: %w", err)
 	}
@@ -206,7 +208,8 @@ func (s *Store) Settle(ctx context.Context, id idempotency.ID, owner idempotency
 
 // Tell implements idempotency.Store.
 func (s *Store) Tell(ctx context.Context, id idempotency.ID, owner idempotency.Owner, told time.Time) error {
-	if _, err := s.exec(ctx, tellScript, s.recordKey(id), string(owner[:]), string(encodeTime(told))); err != nil {
+	tell := evaluation{tellScript, s.recordKey(id), []string{string(owner[:]), string(encodeTime(told))}}
+	if _, err := s.exec(ctx, tell); err != nil {
 		return fmt.Errorf("noting what a caller was told: %w", err)
 	}
 	return nil
@@ -214,7 +217,7 @@ func (s *Store) Tell(ctx context.Context, id idempotency.ID, owner idempotency.O
 
 // Attend implements idempotency.SharedStore.
 func (s *Store) Attend(ctx context.Context, id idempotency.ID, was, next idempotency.Owner) (bool, error) {
-	result, err := s.exec(ctx, attendScript, s.recordKey(id), string(was[:]), string(next[:]))
+	result, err := s.exec(ctx, evaluation{attendScript, s.recordKey(id), []string{string(was[:]), string(next[:])}})
 	if err != nil {
 		return false, fmt.Errorf("attending to record: %w", err)
 	}
@@ -263,15 +266,15 @@ func (s *Store) Unsettled(ctx context.Context, adoption idempotency.AdoptionID) 
 	return recs, nil
 }
 
-// list puts a keyless call among those like it, for as long as it lives.
-func (s *Store) list(ctx context.Context, rec *idempotency.Record) error {
+// listed returns what puts a keyless call among those like it, for as long as it
+// lives, and then main: what is claimed and not listed could not be adopted,
+// while what is listed and not claimed does no harm.
+func (s *Store) listed(rec *idempotency.Record, main evaluation) []evaluation {
 	if rec.Adoption == (idempotency.AdoptionID{}) {
-		return nil
+		return []evaluation{main}
 	}
-	if _, err := s.exec(ctx, listScript, s.adoptionKey(rec.Adoption), member(rec.ID, rec.Owner), s.ttl(rec)); err != nil {
-		return fmt.Errorf("listing it: %w", err)
-	}
-	return nil
+	list := evaluation{listScript, s.adoptionKey(rec.Adoption), []string{member(rec.ID, rec.Owner), s.ttl(rec)}}
+	return []evaluation{list, main}
 }
 
 // unlist takes a member out of its set. Where it fails, the member is left over.
