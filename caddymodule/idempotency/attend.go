@@ -2,7 +2,11 @@ package idempotency
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -18,15 +22,49 @@ func (g *Gate) attendance(call Call) Owner {
 	return g.process.NewOwner()
 }
 
-// unattend notes that the caller of call has left.
+// leavers are callers that have left and of whom the store does not know that
+// yet. Others ask for a sign of life before they take a caller for present, and
+// before each the leavers are noted.
+type leavers struct {
+	mu      sync.Mutex
+	records map[Owner]ID // guarded by mu; what each has left, by its token
+}
+
+func (l *leavers) add(attendant Owner, id ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.records == nil {
+		l.records = make(map[Owner]ID)
+	}
+	l.records[attendant] = id
+}
+
+func (l *leavers) remove(attendant Owner) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.records, attendant)
+}
+
+func (l *leavers) all() map[Owner]ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.records)
+}
+
+// unattend notes that the caller of call has left. Where the store does not
+// answer, that is done before the next sign of life.
 func (g *Gate) unattend(call Call) {
 	if call.attendant == (Owner{}) {
 		return
 	}
-	g.insist("noting that a caller has left", call.ID, func(ctx context.Context) error {
-		_, err := g.shared.Attend(ctx, call.ID, call.attendant, Owner{})
-		return err
-	})
+	g.leavers.add(call.attendant, call.ID)
+	if !g.use.enter() {
+		return // the store is closed
+	}
+	go func() {
+		defer g.use.leave()
+		g.noteLeaver(context.Background(), call.attendant, call.ID)
+	}()
 }
 
 // unattendNow is unattend, and has noted it when it returns, if the store
@@ -35,9 +73,31 @@ func (g *Gate) unattendNow(ctx context.Context, call Call) {
 	if call.attendant == (Owner{}) {
 		return
 	}
-	if _, err := g.shared.Attend(ctx, call.ID, call.attendant, Owner{}); err != nil {
-		g.unattend(call)
+	g.leavers.add(call.attendant, call.ID)
+	g.noteLeaver(ctx, call.attendant, call.ID)
+}
+
+// noteLeaver notes that the caller with the token attendant has left the call
+// with id.
+func (g *Gate) noteLeaver(ctx context.Context, attendant Owner, id ID) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	if _, err := g.shared.Attend(ctx, id, attendant, Owner{}); err != nil {
+		g.log.Debug("noting that a caller has left", slog.String("id", id.String()), slog.Any("error", err))
+		return
 	}
+	g.leavers.remove(attendant)
+}
+
+// noteLeavers notes all who have left and are not noted yet.
+func (g *Gate) noteLeavers(ctx context.Context) error {
+	for attendant, id := range g.leavers.all() {
+		if _, err := g.shared.Attend(ctx, id, attendant, Owner{}); err != nil {
+			return fmt.Errorf("noting that a caller has left: %w", err)
+		}
+		g.leavers.remove(attendant)
+	}
+	return nil
 }
 
 // lives is what was found out about other processes during one look. The

@@ -58,6 +58,7 @@ type Gate struct {
 	unrecorded atomic.Int64 // outcomes that the store does not have yet
 	insisting  atomic.Int64 // see insist
 
+	leavers leavers
 	orphans orphanage
 	crew    *crew
 	use     useCount
@@ -81,7 +82,7 @@ func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
 	g.crew = newCrew(g.fly)
 	if shared, ok := store.(SharedStore); ok {
 		g.shared = shared
-		shared.Join(g.process)
+		shared.Join(g.process, g.noteLeavers)
 	}
 	return g
 }

@@ -14,7 +14,7 @@ const (
 	recordTimeout = 10 * time.Second
 
 	recordBackoff    = 100 * time.Millisecond
-	recordBackoffMax = 5 * time.Second
+	recordBackoffMax = time.Second
 
 	// recordPatience is how long recording is tried again. A store that is
 	// still down then has the call as started, which is never sent again

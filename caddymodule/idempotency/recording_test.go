@@ -73,7 +73,7 @@ func TestRecordingIsTriedAgainEverMoreSeldomAndGivenUp(t *testing.T) {
 		}
 		time.Sleep(2 * patience)
 		n := w.store.calls(opFinish)
-		if n < 100 || n > 140 { // every 5 s
+		if n < 590 || n > 620 { // every second
 			t.Errorf("%d attempts altogether", n)
 		}
 		time.Sleep(time.Hour)

@@ -14,7 +14,9 @@ type SharedStore interface {
 	Store
 
 	// Join has p show signs of life from now on until Close. It is called once.
-	Join(p Process)
+	// Before each sign, before is called; where that fails, none is shown: who
+	// sees one can take it that p has noted what it had to note until then.
+	Join(p Process, before func(context.Context) error)
 
 	// Life tells what is known of p's life.
 	Life(ctx context.Context, p Process) (Life, error)

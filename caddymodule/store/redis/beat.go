@@ -33,12 +33,13 @@ const (
 // able to reach Redis either.
 type pulse struct {
 	mu      sync.Mutex
-	process idempotency.Process // guarded by mu
-	joined  bool                // guarded by mu
-	latest  time.Time           // guarded by mu; when the latest beat was sent
-	noted   int64               // guarded by mu; what Redis noted for it, in ms; 0: nothing yet
-	since   time.Time           // guarded by mu; no beat has been missing since
-	skewed  bool                // guarded by mu; that the clocks differ was said
+	process idempotency.Process         // guarded by mu
+	joined  bool                        // guarded by mu
+	before  func(context.Context) error // guarded by mu; see Join
+	latest  time.Time                   // guarded by mu; when the latest beat was sent
+	noted   int64                       // guarded by mu; what Redis noted for it, in ms; 0: nothing yet
+	since   time.Time                   // guarded by mu; no beat has been missing since
+	skewed  bool                        // guarded by mu; that the clocks differ was said
 }
 
 // canJudge tells whether who was not heard of for a lease is dead, when it is
@@ -78,9 +79,9 @@ func (p *pulse) remoteMillis(t time.Time) int64 {
 func sinceMillis(a, b int64) time.Duration { return time.Duration(b-a) * time.Millisecond }
 
 // Join implements idempotency.SharedStore.
-func (s *Store) Join(p idempotency.Process) {
+func (s *Store) Join(p idempotency.Process, before func(context.Context) error) {
 	s.pulse.mu.Lock()
-	s.pulse.process, s.pulse.joined = p, true
+	s.pulse.process, s.pulse.joined, s.pulse.before = p, true, before
 	s.pulse.mu.Unlock()
 	// The others have to know before the first claim is made.
 	if client, err := s.link.get(); err == nil {
@@ -107,12 +108,15 @@ func (s *Store) beat(client rueidis.Client) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), s.options.CommandTimeout, errTimeout)
 	defer cancel()
 	s.pulse.mu.Lock()
-	process, joined := s.pulse.process, s.pulse.joined
+	process, joined, prepare := s.pulse.process, s.pulse.joined, s.pulse.before
 	s.pulse.mu.Unlock()
 	if !joined {
 		return because(ctx, client.Do(ctx, client.B().Ping().Build()).Error())
 	}
 
+	if err := prepare(ctx); err != nil {
+		return because(ctx, err)
+	}
 	sent := time.Now()
 	beat := evaluation{beatScript, s.processKey(process), []string{strconv.FormatInt(remembered.Milliseconds(), 10)}}
 	before, now, err := parseTimes(last(evaluate(ctx, client, []evaluation{beat}, nil)))
@@ -135,7 +139,7 @@ func because(ctx context.Context, err error) error {
 // checkClock warns where the local clock is not Redis', which was millis between
 // sent and now.
 func (s *Store) checkClock(sent time.Time, millis int64) {
-	skew := max(sent.Sub(time.UnixMilli(millis+1)), time.UnixMilli(millis).Sub(time.Now()))
+	skew := max(sent.Sub(time.UnixMilli(millis+1)), time.Until(time.UnixMilli(millis)))
 	s.pulse.mu.Lock()
 	was := s.pulse.skewed
 	s.pulse.skewed = skew > maxSkew

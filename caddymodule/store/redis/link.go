@@ -64,12 +64,13 @@ func (s *Store) run(client rueidis.Client, why error) {
 	defer close(s.stopped)
 	for {
 		if client != nil {
-			if why = s.tend(client); why == nil {
+			var served bool
+			if served, why = s.tend(client); why == nil {
 				s.leave(client)
 				client.Close()
 				return
 			}
-			client, why = s.replace(client, why)
+			client, why = s.replace(client, served, why)
 			continue
 		}
 		s.breakLink(why)
@@ -83,12 +84,13 @@ func (s *Store) run(client rueidis.Client, why error) {
 }
 
 // replace returns a client in place of one that fails, or why there is none.
-// Nobody is refused anything where the new one is there at once.
-func (s *Store) replace(client rueidis.Client, why error) (rueidis.Client, error) {
+// Nobody is refused anything where the old one had served and the new one is
+// there at once.
+func (s *Store) replace(client rueidis.Client, served bool, why error) (rueidis.Client, error) {
 	// What is under way in the old one may still succeed.
 	time.AfterFunc(2*s.options.CommandTimeout, client.Close)
-	if errors.Is(why, errTimeout) {
-		s.breakLink(why) // a new one would take its time as well
+	if !served || errors.Is(why, errTimeout) { // a new one would take its time as well
+		s.breakLink(why)
 		return nil, why
 	}
 	next, err := s.connect(context.Background())
@@ -96,38 +98,37 @@ func (s *Store) replace(client rueidis.Client, why error) (rueidis.Client, error
 		s.breakLink(err)
 		return nil, err
 	}
-	s.link.client.Store(&next)
 	return next, nil
 }
 
-// tend uses client until a beat fails, and returns why; or until the store is
-// closed.
-func (s *Store) tend(client rueidis.Client) error {
+// tend uses client until a beat fails, and returns why, and whether one had
+// succeeded; or until the store is closed.
+func (s *Store) tend(client rueidis.Client) (served bool, why error) {
+	s.link.client.Store(&client) // what a beat has to do first uses it
 	if why := s.beat(client); why != nil {
-		return why
+		return false, why
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go s.listen(ctx, client)
-	s.mendLink(client)
+	s.mendLink()
 
 	ticker := time.NewTicker(s.options.Lease / 4)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-s.closing:
-			return nil
+			return true, nil
 		case <-ticker.C:
 		case <-s.poked:
 		}
 		if why := s.beat(client); why != nil {
-			return why
+			return true, why
 		}
 	}
 }
 
-func (s *Store) mendLink(client rueidis.Client) {
-	s.link.client.Store(&client)
+func (s *Store) mendLink() {
 	if s.link.why.Swap(nil) != nil {
 		s.log.Info("redis answers again")
 	}

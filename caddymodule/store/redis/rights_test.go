@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"testing"
@@ -15,6 +16,9 @@ import (
 const rights = "~genesys-sidecar:* &genesys-sidecar:* +@connection +info +config|get " +
 	"+eval +evalsha +get +set +del +getrange +setrange +time +publish +subscribe " +
 	"+zadd +zrem +zrange +zremrangebyscore +pttl +pexpire +wait +cluster|slots +cluster|shards"
+
+// nothing is what a process has to do before it shows a sign of life.
+func nothing(context.Context) error { return nil }
 
 func TestTheRightsThatTheReadmeNamesSuffice(t *testing.T) {
 	server := redistest.New(t, redistest.Options{
@@ -31,8 +35,8 @@ func TestTheRightsThatTheReadmeNamesSuffice(t *testing.T) {
 	}
 	a, b := opened(t, options), opened(t, options)
 	p, q := idempotency.NewProcess(), idempotency.NewProcess()
-	a.Join(p)
-	b.Join(q)
+	a.Join(p, nothing)
+	b.Join(q, nothing)
 
 	ctx := t.Context()
 	rec := started("a")

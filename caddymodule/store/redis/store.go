@@ -60,7 +60,7 @@ func Open(o Options) (*Store, error) {
 	s.close = sync.OnceFunc(func() { close(s.closing) })
 	client, why := s.connect(context.Background())
 	if why == nil {
-		s.mendLink(client)
+		s.link.client.Store(&client)
 	} else {
 		s.breakLink(why)
 	}

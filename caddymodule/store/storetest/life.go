@@ -102,6 +102,30 @@ var pingTests = []sharedTest{
 		}
 	}},
 
+	{"who sees a sign of life sees what the process had to do before it", func(t *testing.T, s *shared) {
+		token := s.b.process.NewOwner()
+		rec := s.b.claimAttended("x", token)
+		s.b.before.Store(func(ctx context.Context) error {
+			_, err := s.b.Attend(ctx, rec.ID, token, idempotency.Owner{})
+			return err
+		})
+		if !s.a.ping(s.b.process) {
+			t.Fatal("it did not answer")
+		}
+		if got := s.a.get(rec.ID); got == nil || got.Attendant != (idempotency.Owner{}) {
+			t.Errorf("it has not done it: %s", show(got))
+		}
+	}},
+
+	{"a process that cannot do what it has to do before shows no sign of life", func(t *testing.T, s *shared) {
+		s.b.before.Store(func(context.Context) error { return errors.New("cannot do it") })
+		ctx, cancel := context.WithTimeout(s.ctx, 3*s.lease)
+		defer cancel()
+		if alive, err := s.a.Ping(ctx, s.b.process); alive {
+			t.Errorf("it answered: %v", err)
+		}
+	}},
+
 	{"processes may ask one another at once", func(t *testing.T, s *shared) {
 		type answer struct {
 			alive bool

@@ -14,11 +14,12 @@ type Member struct {
 	fleet *Fleet
 
 	// All below are guarded by fleet.mu.
-	hears   time.Time     // since when it hears of others without a break
-	running chan struct{} // closed while the process is not stopped
-	silent  time.Time     // since when the process shows no life; zero: it does
-	gone    bool          // for good
-	goodbye bool          // gone, and said so
+	before  func(context.Context) error // see Join
+	hears   time.Time                   // since when it hears of others without a break
+	running chan struct{}               // closed while the process is not stopped
+	silent  time.Time                   // since when the process shows no life; zero: it does
+	gone    bool                        // for good
+	goodbye bool                        // gone, and said so
 }
 
 var _ idempotency.SharedStore = (*Member)(nil)
@@ -173,10 +174,11 @@ func (m *Member) Tell(ctx context.Context, id idempotency.ID, owner idempotency.
 }
 
 // Join implements idempotency.SharedStore.
-func (m *Member) Join(p idempotency.Process) {
+func (m *Member) Join(p idempotency.Process, before func(context.Context) error) {
 	f := m.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	m.before = before
 	f.processes[p] = m
 	f.turnLocked()
 }
@@ -234,9 +236,18 @@ func (m *Member) Ping(ctx context.Context, p idempotency.Process) (bool, error) 
 		m.fleet.mu.Lock()
 		life, until := m.lifeLocked(p)
 		turn := m.fleet.turn
+		var before func(context.Context) error
+		if other := m.fleet.processes[p]; other != nil {
+			before = other.before
+		}
 		m.fleet.mu.Unlock()
-		if !life.Alive || until.IsZero() {
-			return life.Alive, nil
+		switch {
+		case !life.Alive:
+			return false, nil
+		case until.IsZero() && before(ctx) == nil:
+			return true, nil
+		case until.IsZero():
+			until = time.Now().Add(m.fleet.lease / 4) // it tries again
 		}
 		timer := time.NewTimer(time.Until(until))
 		select {

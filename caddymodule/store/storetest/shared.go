@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,6 +78,7 @@ type member struct {
 	idempotency.SharedStore
 	*shared
 	process idempotency.Process
+	before  atomic.Value // func(context.Context) error; what it does before it shows a sign of life
 	closed  bool
 }
 
@@ -88,7 +90,10 @@ func openShared(t *testing.T, h SharedHarness) *shared {
 	for _, handle := range h.Open(t, members) {
 		m := &member{SharedStore: handle, shared: s, process: idempotency.NewProcess()}
 		t.Cleanup(m.leave)
-		m.Join(m.process)
+		m.before.Store(func(context.Context) error { return nil })
+		m.Join(m.process, func(ctx context.Context) error {
+			return m.before.Load().(func(context.Context) error)(ctx)
+		})
 		all = append(all, m)
 	}
 	s.a, s.b, s.c = all[0], all[1], all[2]

@@ -51,7 +51,7 @@ func pair(t *testing.T, run func(t *testing.T, fleet *storetest.Fleet, a, b *sto
 	synctest.Test(t, func(t *testing.T) {
 		fleet := storetest.NewFleet(memory.New(memory.Options{}), time.Second)
 		a, b, p := fleet.Member(), fleet.Member(), idempotency.NewProcess()
-		b.Join(p)
+		b.Join(p, func(context.Context) error { return nil })
 		time.Sleep(time.Minute)
 		run(t, fleet, a, b, p)
 	})

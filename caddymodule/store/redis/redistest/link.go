@@ -26,8 +26,8 @@ type link struct {
 func (l *link) close() {
 	l.once.Do(func() {
 		close(l.done)
-		l.client.Close()
-		l.server.Close()
+		_ = l.client.Close()
+		_ = l.server.Close()
 	})
 }
 

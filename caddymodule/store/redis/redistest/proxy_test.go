@@ -3,9 +3,11 @@ package redistest
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -37,9 +39,11 @@ func (c *client) do(args ...string) any {
 // wantClosed fails the test if anything arrives before the end.
 func (c *client) wantClosed() {
 	c.t.Helper()
-	if b, err := c.r.ReadByte(); err == nil {
+	b, err := c.r.ReadByte()
+	switch {
+	case err == nil:
 		c.t.Errorf("got the byte %q, want a closed connection", b)
-	} else if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.t.Error("the connection is still open")
 	}
 }
