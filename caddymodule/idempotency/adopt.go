@@ -198,8 +198,15 @@ func (g *Gate) attend(ctx context.Context, rec *Record, call Call) (bool, error)
 	if g.shared == nil {
 		return true, nil
 	}
+	// A caller that leaves meanwhile would leave behind an attendance that may
+	// have been noted.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
 	ours, err := g.shared.Attend(ctx, rec.ID, rec.Attendant, call.attendant)
 	if err != nil {
+		call.ID = rec.ID
+		g.unattend(call)
+		time.AfterFunc(ClaimGrace, func() { g.unattend(call) }) // it may be noted yet
 		return false, storeError(err)
 	}
 	return ours, nil

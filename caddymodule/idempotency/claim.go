@@ -57,9 +57,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			prepared = true
 		}
 		if f.callers.Load() == 0 {
-			// Nothing has been sent and nobody is left to be told: the call
-			// had better not run than run unseen beside its own retry.
-			return nil, nil, errAgain
+			return nil, nil, errAgain // see below
 		}
 
 		if present, err = g.store.Claim(ctx, next, over); err != nil {
@@ -71,9 +69,16 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			}
 			return nil, nil, storeError(err)
 		}
-		if present == nil {
-			return &Claim{g, f, next, before != nil && before.Honored}, nil, nil
+		if present != nil {
+			continue
 		}
+		if f.callers.Load() == 0 {
+			// Nothing has been sent and nobody is left to be told: the call
+			// had better not run than run unseen beside its own retry.
+			g.forget(next, before)
+			return nil, nil, errAgain
+		}
+		return &Claim{g, f, next, before != nil && before.Honored}, nil, nil
 	}
 }
 

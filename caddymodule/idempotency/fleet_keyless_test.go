@@ -183,22 +183,63 @@ func TestThatACallerLeftIsNotedThoughTheStoreWasAway(t *testing.T) {
 	})
 }
 
-func TestACallerThatLeavesWhileItsCallIsClaimedIsReplacedElsewhere(t *testing.T) {
+func TestACallThatNobodyWaitsForOnceItIsClaimedIsNotSent(t *testing.T) {
 	inFleet(t, func(t *testing.T, f *fleet) {
-		release := f.upstream.holds()
 		claiming := make(chan struct{})
 		f.store.hookBefore(opClaim, func() error { <-claiming; return nil })
 		f.a.start(f.a.keyless("r")).left()
+		f.a.start(f.a.keyed("k")).left()
 		f.store.mend()
 		close(claiming)
 		synctest.Wait()
-		f.a.wantSent(1)
+		f.a.wantSent(0)
+		if f.a.record("k") != nil {
+			t.Error("its claim is left")
+		}
+		out := f.b.do(f.b.keyless("r"))
+		f.b.do(f.b.keyed("k"))
+		if out.Adopted {
+			t.Errorf("the outcome is %+v", out)
+		}
+		f.a.wantSent(2)
+	})
+}
+
+func TestACallerThatLeavesWhileItAdoptsLeavesTheOrphan(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		f.a.start(f.a.keyless("r")).left()
+		attending := make(chan struct{})
+		f.store.hookBefore(opGet, func() error { <-attending; return nil }) // which the fleet's Attend uses
 		second := f.b.start(f.b.keyless("r"))
+		second.leave()
+		f.store.mend()
+		close(attending)
+		second.left()
+		third := f.a.start(f.a.keyless("r"))
 		release()
-		if out := second.outcome(); !out.Adopted {
+		if out := third.outcome(); !out.Adopted {
 			t.Errorf("the outcome is %+v", out)
 		}
 		f.a.wantSent(1)
+	})
+}
+
+func TestAnAttendanceThatMayHaveBeenNotedIsTakenBack(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		f.a.start(f.a.keyless("r")).left()
+		f.a.member.Crash() // else it would be told of the attendance by its own
+		time.Sleep(2 * lease)
+		f.b.member.LoseAttend(true)
+		f.b.doErr(f.b.keyless("r"), idempotency.ErrStore)
+		f.b.member.LoseAttend(false)
+		c := f.join(false)
+		if out := c.do(c.keyless("r")); !out.Adopted {
+			t.Errorf("the outcome is %+v", out)
+		}
+		f.a.wantSent(1)
+		release()
 	})
 }
 

@@ -252,9 +252,6 @@ func (g *Gate) fly(f *flight, call Call) {
 		return
 	}
 	f.bind()
-	if f.callers.Load() == 0 {
-		g.unattend(call) // its caller's leaving may have come before the claim
-	}
 
 	g.hold(f, claim.record)
 	result := g.send(ctx, call, claim)

@@ -14,12 +14,13 @@ type Member struct {
 	fleet *Fleet
 
 	// All below are guarded by fleet.mu.
-	before  func(context.Context) error // see Join
-	hears   time.Time                   // since when it hears of others without a break
-	running chan struct{}               // closed while the process is not stopped
-	silent  time.Time                   // since when the process shows no life; zero: it does
-	gone    bool                        // for good
-	goodbye bool                        // gone, and said so
+	before      func(context.Context) error // see Join
+	hears       time.Time                   // since when it hears of others without a break
+	running     chan struct{}               // closed while the process is not stopped
+	silent      time.Time                   // since when the process shows no life; zero: it does
+	gone        bool                        // for good
+	losesAttend bool
+	goodbye     bool // gone, and said so
 }
 
 var _ idempotency.SharedStore = (*Member)(nil)
@@ -277,7 +278,20 @@ func (m *Member) Attend(ctx context.Context, id idempotency.ID, was, next idempo
 	if err != nil || rec == nil {
 		return false, err
 	}
-	return m.fleet.attend(rec, was, next), nil
+	ours := m.fleet.attend(rec, was, next)
+	m.fleet.mu.Lock()
+	defer m.fleet.mu.Unlock()
+	if m.losesAttend {
+		return false, errors.New("attending record: the reply was lost")
+	}
+	return ours, nil
+}
+
+// LoseAttend sets whether Attend does its work and reports that it failed.
+func (m *Member) LoseAttend(lose bool) {
+	m.fleet.mu.Lock()
+	defer m.fleet.mu.Unlock()
+	m.losesAttend = lose
 }
 
 // Renew implements idempotency.SharedStore.

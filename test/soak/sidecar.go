@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// patience is how long a sidecar may take to start or to stop. A call takes up
+// to its deadline of 15 s, and a stopping sidecar waits for it.
+const patience = 60 * time.Second
+
+// sidecar is one of the fleet, over all its restarts. Of its methods one may be
+// called at a time.
+type sidecar struct {
+	number  int
+	binary  string
+	dir     string
+	address string
+	admin   string
+	env     []string
+	ended   func(s *sidecar, err error) // called when it ends by itself
+
+	proc *process
+}
+
+// process is a process of a sidecar.
+type process struct {
+	cmd      *exec.Cmd
+	expected atomic.Bool   // it is made to end
+	exited   chan struct{} // closed once it has
+	err      error         // of its end; to be read then
+}
+
+// configure writes the Caddyfile. Calls are over soon, so that chaos meets many.
+func (s *sidecar) configure(redisURL string, cache string, debug bool) error {
+	level := "INFO"
+	if debug {
+		level = "DEBUG"
+	}
+	_, port, err := net.SplitHostPort(s.address)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf(`{
+	admin %s
+	genesys {
+		cache %s
+		store redis %s {
+			lease 1s
+			command_timeout 400ms
+			connect_timeout 400ms
+		}
+	}
+	log {
+		level %s
+	}
+}
+:%s {
+	bind 127.0.0.1
+	genesys_cloud {
+		wait 5s
+		backoff 50ms 500ms
+		timeout 5s
+		deadline 15s
+	}
+}
+`, s.admin, cache, redisURL, level, port)
+	return os.WriteFile(s.config(), []byte(text), 0o600)
+}
+
+func (s *sidecar) config() string  { return filepath.Join(s.dir, "Caddyfile") }
+func (s *sidecar) logFile() string { return filepath.Join(s.dir, "log") }
+
+// start starts the process and waits until it listens.
+func (s *sidecar) start() error {
+	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("starting sidecar %d: %w", s.number, err)
+	}
+	defer log.Close()
+	p := &process{exited: make(chan struct{})}
+	p.cmd = exec.Command(s.binary, "run", "--config", s.config(), "--adapter", "caddyfile")
+	p.cmd.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "XDG_DATA_HOME=" + s.dir, "XDG_CONFIG_HOME=" + s.dir,
+		"GORACE=atexit_sleep_ms=50",
+	}, s.env...)
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr, p.cmd.SysProcAttr = s.dir, log, log, childAttributes()
+	started := make(chan error)
+	go func() {
+		// To the kernel the parent is a thread, which has to stay.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		p.err = p.cmd.Wait()
+		close(p.exited)
+		if !p.expected.Load() {
+			s.ended(s, p.err)
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("starting sidecar %d: %w", s.number, err)
+	}
+	s.proc = p
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := net.DialTimeout("tcp", s.address, time.Second)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-p.exited:
+			return fmt.Errorf("starting sidecar %d: it ended: %w", s.number, errors.Join(p.err, errors.New("before it answered")))
+		default:
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("starting sidecar %d: %w", s.number, err)
+		}
+	}
+}
+
+// kill ends the process as a crash would.
+func (s *sidecar) kill() {
+	s.proc.expected.Store(true)
+	_ = s.proc.cmd.Process.Kill()
+	<-s.proc.exited
+}
+
+// stop asks the process to end and waits until it has, as it should.
+func (s *sidecar) stop() error {
+	s.proc.expected.Store(true)
+	if err := s.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-s.proc.exited:
+	case <-time.After(patience):
+		s.kill()
+		return fmt.Errorf("stopping sidecar %d: it still ran after %v", s.number, patience)
+	}
+	if s.proc.err != nil {
+		return fmt.Errorf("stopping sidecar %d: it ended with %w", s.number, s.proc.err)
+	}
+	return nil
+}
+
+func (s *sidecar) signal(sig syscall.Signal) error {
+	if err := s.proc.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("sending %v to sidecar %d: %w", sig, s.number, err)
+	}
+	return nil
+}
+
+// reload has the process take over its Caddyfile anew, as the command of that
+// name does.
+func (s *sidecar) reload() error {
+	text, err := os.ReadFile(s.config())
+	if err != nil {
+		return fmt.Errorf("reloading sidecar %d: %w", s.number, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.admin+"/load", strings.NewReader(string(text)))
+	if err != nil {
+		return fmt.Errorf("reloading sidecar %d: %w", s.number, err)
+	}
+	req.Header.Set("Content-Type", "text/caddyfile")
+	req.Header.Set("Cache-Control", "must-revalidate") // though nothing has changed
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("reloading sidecar %d: %w", s.number, err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("reloading sidecar %d: %s: %s", s.number, resp.Status, body)
+	}
+	return nil
+}
+
+// freeAddress returns an address on which nothing listens. It is none that
+// systems give to outgoing connections, which could take it while its sidecar is
+// away.
+func freeAddress() (string, error) {
+	var err error
+	for range 100 {
+		var ln net.Listener
+		ln, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(10000))))
+		if err == nil {
+			return ln.Addr().String(), ln.Close()
+		}
+	}
+	return "", fmt.Errorf("looking for a free port: %w", err)
+}
