@@ -169,7 +169,7 @@ func (s *RedisStorage) Validate() error {
 		return errors.New("connect_timeout and command_timeout of store redis must be positive")
 	case s.Lease < 0 || s.Lease > 0 && time.Duration(s.Lease) < minLease:
 		return fmt.Errorf("lease of store redis is %v; it must be %v or more", time.Duration(s.Lease), minLease)
-	case s.WaitReplicas < 0 || s.WaitReplicas > 0 && s.WaitTimeout <= 0:
+	case s.WaitReplicas < 0 || s.WaitReplicas > 0 && time.Duration(s.WaitTimeout) < time.Millisecond:
 		return errors.New("wait_replicas of store redis needs a number and how long to wait, as in: wait_replicas 1 500ms")
 	}
 	return nil
@@ -283,8 +283,8 @@ func (s *RedisStorage) unmarshalTLS(d *caddyfile.Dispenser, tokens []caddyfile.T
 	if err := transport.UnmarshalCaddyfile(caddyfile.NewDispenser(all)); err != nil {
 		return err
 	}
-	if transport.TLS != nil && len(transport.TLS.ExceptPorts) > 0 {
-		return d.Err("store redis: tls_except_ports makes no sense here; write redis:// or rediss://")
+	if t := transport.TLS; t != nil && (len(t.ExceptPorts) > 0 || t.HandshakeTimeout != 0) {
+		return d.Err("store redis: tls_except_ports and tls_timeout make no sense here; write redis:// or rediss://, and connect_timeout")
 	}
 	s.TLS = transport.TLS
 	return nil

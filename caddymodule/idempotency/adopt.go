@@ -79,6 +79,11 @@ func (g *Gate) settle(id ID, out *Outcome) {
 	var err error
 	switch out.Fate {
 	case Kept:
+		if g.shared != nil {
+			g.notes.add(&g.notes.settled, out.owner, id)
+			g.noteSettled(ctx, out.owner, id)
+			return
+		}
 		err = g.store.Settle(ctx, id, out.owner)
 	case Unsure:
 		err = g.store.Tell(ctx, id, out.owner, time.Now())
@@ -154,6 +159,9 @@ func (g *Gate) look(ctx context.Context, ward *ward, call Call) (look, error) {
 	for _, rec := range unsettled {
 		if ward.callers[rec.ID] > 0 {
 			seen.attended = true
+			continue
+		}
+		if g.notes.isSettled(rec.Owner) {
 			continue
 		}
 		elsewhere, err := lives.attendedElsewhere(ctx, rec)

@@ -2,8 +2,7 @@ package idempotency
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -22,80 +21,119 @@ func (g *Gate) attendance(call Call) Owner {
 	return g.process.NewOwner()
 }
 
-// leavers are callers that have left and of whom the store does not know that
-// yet. Others ask for a sign of life before they take a caller for present, and
-// before each the leavers are noted.
-type leavers struct {
+// notes are what has become of callers and the store does not know yet: that one
+// has left, or has its answer. Others ask for a sign of life before they take a
+// caller for present, and before each the notes are taken to the store.
+type notes struct {
 	mu      sync.Mutex
-	records map[Owner]ID // guarded by mu; what each has left, by its token
+	leaving map[Owner]ID // guarded by mu; whom a caller has left, by its token
+	settled map[Owner]ID // guarded by mu; what was delivered, by the token of its claim
 }
 
-func (l *leavers) add(attendant Owner, id ID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.records == nil {
-		l.records = make(map[Owner]ID)
+// add adds a note to one of the maps.
+func (n *notes) add(to *map[Owner]ID, token Owner, id ID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if *to == nil {
+		*to = make(map[Owner]ID)
 	}
-	l.records[attendant] = id
+	(*to)[token] = id
 }
 
-func (l *leavers) remove(attendant Owner) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.records, attendant)
+func (n *notes) remove(from *map[Owner]ID, token Owner) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(*from, token)
 }
 
-func (l *leavers) all() map[Owner]ID {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return maps.Clone(l.records)
+func (n *notes) all(of *map[Owner]ID) map[Owner]ID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(*of)
+}
+
+// isSettled tells whether the answer of the claim with the token owner was
+// delivered, though the store may not know.
+func (n *notes) isSettled(owner Owner) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, ok := n.settled[owner]
+	return ok
 }
 
 // unattend notes that the caller of call has left. Where the store does not
-// answer, that is done before the next sign of life.
+// answer, it is told before the next sign of life.
 func (g *Gate) unattend(call Call) {
 	if call.attendant == (Owner{}) {
 		return
 	}
-	g.leavers.add(call.attendant, call.ID)
+	g.notes.add(&g.notes.leaving, call.attendant, call.ID)
 	if !g.use.enter() {
 		return // the store is closed
 	}
 	go func() {
 		defer g.use.leave()
-		g.noteLeaver(context.Background(), call.attendant, call.ID)
+		g.noteLeaving(context.Background(), call.attendant, call.ID)
 	}()
 }
 
-// unattendNow is unattend, and has noted it when it returns, if the store
-// answers before ctx ends.
+// unattendNow is unattend, and the store knows it when it returns, if it answers
+// before ctx ends.
 func (g *Gate) unattendNow(ctx context.Context, call Call) {
 	if call.attendant == (Owner{}) {
 		return
 	}
-	g.leavers.add(call.attendant, call.ID)
-	g.noteLeaver(ctx, call.attendant, call.ID)
+	g.notes.add(&g.notes.leaving, call.attendant, call.ID)
+	g.noteLeaving(ctx, call.attendant, call.ID)
 }
 
-// noteLeaver notes that the caller with the token attendant has left the call
-// with id.
-func (g *Gate) noteLeaver(ctx context.Context, attendant Owner, id ID) {
+// noteLeaving tells the store that the caller with the token attendant has left
+// the call with id.
+func (g *Gate) noteLeaving(ctx context.Context, attendant Owner, id ID) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	if _, err := g.shared.Attend(ctx, id, attendant, Owner{}); err != nil {
-		g.log.Debug("noting that a caller has left", slog.String("id", id.String()), slog.Any("error", err))
-		return
+	if _, err := g.shared.Attend(ctx, id, attendant, Owner{}); err == nil {
+		g.notes.remove(&g.notes.leaving, attendant)
 	}
-	g.leavers.remove(attendant)
 }
 
-// noteLeavers notes all who have left and are not noted yet.
-func (g *Gate) noteLeavers(ctx context.Context) error {
-	for attendant, id := range g.leavers.all() {
-		if _, err := g.shared.Attend(ctx, id, attendant, Owner{}); err != nil {
-			return fmt.Errorf("noting that a caller has left: %w", err)
+// noteSettled tells the store that the answer of the claim with the token owner
+// was delivered.
+func (g *Gate) noteSettled(ctx context.Context, owner Owner, id ID) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	if err := g.shared.Settle(ctx, id, owner); err == nil {
+		g.notes.remove(&g.notes.settled, owner)
+	}
+}
+
+// takeNotes takes all notes to the store, several at a time.
+func (g *Gate) takeNotes(ctx context.Context) error {
+	leaving, settled := g.notes.all(&g.notes.leaving), g.notes.all(&g.notes.settled)
+	if len(leaving)+len(settled) == 0 {
+		return nil
+	}
+	places := make(chan struct{}, 32)
+	var all sync.WaitGroup
+	take := func(note func(context.Context, Owner, ID), token Owner, id ID) {
+		places <- struct{}{}
+		all.Go(func() {
+			note(ctx, token, id)
+			<-places
+		})
+	}
+	for attendant, id := range leaving {
+		take(g.noteLeaving, attendant, id)
+	}
+	for owner, id := range settled {
+		take(g.noteSettled, owner, id)
+	}
+	all.Wait()
+	// What came after does not matter: who asks is to see what came before.
+	for attendant := range g.notes.all(&g.notes.leaving) {
+		if _, ok := leaving[attendant]; ok {
+			return errors.New("noting that callers have left: the store did not take it")
 		}
-		g.leavers.remove(attendant)
 	}
 	return nil
 }

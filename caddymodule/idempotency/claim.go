@@ -111,16 +111,30 @@ func (g *Gate) mayResend(rec *Record, call Call) bool {
 	case Open:
 		return g.trusted(rec, call)
 	case Started:
-		// Another process's call has been followed to its end. A flight ends
-		// only when its outcome is recorded or lost, or if it never sent
-		// anything. There is no flight here, so a claim of this process that
-		// is not lost is one that was never used; but where the upstream
-		// honors the key, it may have been made over one that was.
-		unused := rec.Owner.Process() == g.process && !g.isLost(rec.Owner)
-		return unused && !rec.Honored || g.trusted(rec, call)
+		// Another process's call has been followed to its end.
+		return g.isUnused(rec) && !rec.Honored || g.trusted(rec, call)
 	default:
 		return false
 	}
+}
+
+// isUnused tells whether nothing was sent under the claim of rec. There is no
+// flight of its call here. A flight ends only when its outcome is recorded or
+// lost, or if it never sent anything, so that a claim of this process that is
+// not lost was never used; unless the store is one that can lose what it has
+// recorded. (Where the upstream honors the key, the claim may have been made
+// over one that was used.)
+func (g *Gate) isUnused(rec *Record) bool {
+	if rec.Owner.Process() != g.process {
+		return false
+	}
+	if g.shared == nil {
+		return !g.isLost(rec.Owner)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ok := g.unused[rec.Owner]
+	return ok
 }
 
 // trusted tells whether the upstream can be trusted to know rec's key until

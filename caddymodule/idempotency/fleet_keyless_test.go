@@ -314,18 +314,44 @@ func TestAnOrphanThatChangesWhileItIsLookedAtIsLookedAtAgain(t *testing.T) {
 	})
 }
 
-func TestAClaimThatIsMadeAfterItWasGivenUpIsTakenBack(t *testing.T) {
+func TestAClaimOverAnOpenRecordThatIsMadeAfterItWasGivenUpIsTakenBack(t *testing.T) {
 	inFleet(t, func(t *testing.T, f *fleet) {
+		f.upstream.becomes(unsure("lost"))
+		f.a.do(f.a.honored("k"))
+		open := f.a.record("k")
 		var late *idempotency.Record
 		f.store.onClaim = func(rec *idempotency.Record) error { late = rec; return errDown }
-		f.a.doErr(f.a.keyed("k"), idempotency.ErrStore)
+		call := f.a.honored("k")
+		call.Prepared = nil // it is claimed over what was found
+		f.a.doErr(call, idempotency.ErrStore)
 		f.store.onClaim = nil
 		time.Sleep(idempotency.ClaimGrace - time.Second)
-		if standing, err := f.store.Store.Claim(t.Context(), late, idempotency.Owner{}); standing != nil || err != nil {
+		if standing, err := f.store.Store.Claim(t.Context(), late, open.Owner); standing != nil || err != nil {
 			t.Fatal(standing, err)
 		}
 		time.Sleep(2 * time.Second)
-		want(t, f.b.do(f.b.keyed("k")), executed, isKept, "ran under up-k")
+		if rec := f.b.record("k"); rec == nil || rec.State != idempotency.Open || rec.UpstreamKey != open.UpstreamKey {
+			t.Errorf("the record is %+v", rec)
+		}
 		f.a.wantSent(1)
+	})
+}
+
+func TestAnAnswerThatWasDeliveredIsNotToldToAnotherThoughTheStoreWasAway(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		f.store.fail(opFinish, opSettle)
+		first := f.a.do(f.a.keyless("r"))
+		first.Settle(true)
+		synctest.Wait()
+		f.store.mend()
+		time.Sleep(5 * time.Second) // the answer is recorded after all
+		for i, s := range []*sidecar{f.a, f.b} {
+			if out := s.do(s.keyless("r")); out.Adopted || out.Key == first.Key {
+				t.Errorf("the outcome is %+v", out)
+			} else {
+				out.Settle(true)
+			}
+			f.a.wantSent(2 + i)
+		}
 	})
 }

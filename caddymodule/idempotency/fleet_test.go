@@ -1,6 +1,7 @@
 package idempotency_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -331,5 +332,43 @@ func TestAClaimIsNotMadeAnewOnceItsCallIsOver(t *testing.T) {
 		if rec := f.a.record("k"); rec != nil {
 			t.Errorf("there is a record: %+v", rec)
 		}
+	})
+}
+
+// The store has the claim, but has lost what was recorded after it.
+func TestAClaimWhoseOutcomeTheStoreLostIsNotUsedAgain(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		var claim *idempotency.Record
+		f.upstream.result = func(context.Context, *idempotency.Claim) idempotency.Result {
+			claim = f.a.record("k")
+			return kept("first")
+		}
+		f.a.do(f.a.keyed("k"))
+		rec := f.a.record("k")
+		if err := f.store.Store.Release(t.Context(), rec.ID, rec.Owner); err != nil {
+			t.Fatal(err)
+		}
+		if standing, err := f.store.Store.Claim(t.Context(), claim, idempotency.Owner{}); standing != nil || err != nil {
+			t.Fatal(standing, err)
+		}
+		want(t, f.a.do(f.a.keyed("k")), replayed, isUnsure, "")
+		f.a.wantSent(1)
+	})
+}
+
+func TestACallThatNobodyCanBeAtIsNotWaitedFor(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		// A claim that was left by a process that lives.
+		call := f.a.keyed("k")
+		rec := f.a.leave(call, idempotency.Started, 0)
+		f.a.member.Join(rec.Owner.Process(), func(context.Context) error { return nil })
+		second := f.b.start(f.b.keyed("k"))
+		if !second.waiting() {
+			t.Fatal("it is not waited for")
+		}
+		second.left()
+		time.Sleep(retention + time.Minute) // its record says that it was made in a day
+		want(t, f.b.do(f.b.keyed("k")), replayed, isUnsure, "")
+		f.a.wantSent(0)
 	})
 }

@@ -19,6 +19,7 @@ func (g *Gate) follow(ctx context.Context, f *flight, rec *Record, call Call) (*
 	}
 	var changed <-chan struct{}
 	var ticks <-chan time.Time
+	var watched Owner
 	for g.isElsewhere(rec, call) {
 		life, err := g.shared.Life(ctx, rec.Owner.Process())
 		if err != nil {
@@ -28,16 +29,19 @@ func (g *Gate) follow(ctx context.Context, f *flight, rec *Record, call Call) (*
 		switch {
 		case !life.Alive:
 			// It may have finished the call before it went.
-		case changed == nil:
+		case watched != rec.Owner: // a record that was made anew is watched anew
 			f.follow()
 			var stop func()
 			if changed, stop, err = g.shared.Watch(ctx, f.id); err != nil {
 				return nil, storeError(err)
 			}
 			defer stop()
-			ticker := time.NewTicker(followInterval)
-			defer ticker.Stop()
-			ticks = ticker.C
+			watched = rec.Owner
+			if ticks == nil {
+				ticker := time.NewTicker(followInterval)
+				defer ticker.Stop()
+				ticks = ticker.C
+			}
 		default:
 			select {
 			case <-changed:
@@ -60,9 +64,23 @@ func (g *Gate) follow(ctx context.Context, f *flight, rec *Record, call Call) (*
 	return rec, nil
 }
 
+// followMargin is how long after a call's deadline its process may take to
+// record the outcome. After that nobody is at it, whoever lives: the record is a
+// claim that was never used, or one whose outcome was lost.
+const followMargin = 30 * time.Second
+
 // isElsewhere tells whether rec is of the same call, claimed by a process that
 // may be at it.
 func (g *Gate) isElsewhere(rec *Record, call Call) bool {
-	return g.shared != nil && rec != nil && rec.State == Started &&
-		rec.Owner.Process() != g.process && rec.Fingerprint == call.Fingerprint
+	if g.shared == nil || rec == nil || rec.State != Started ||
+		rec.Owner.Process() == g.process || rec.Fingerprint != call.Fingerprint {
+		return false
+	}
+	// The one is known exactly where the call was not sent before, the other
+	// where both processes keep answers for the same time.
+	end := rec.Started.Add(call.Deadline)
+	if claimed := rec.Expires.Add(-call.Retention); claimed.After(end) {
+		end = claimed
+	}
+	return time.Now().Before(end.Add(followMargin))
 }

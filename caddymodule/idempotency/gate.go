@@ -55,10 +55,15 @@ type Gate struct {
 	// be recorded at all. Their records look as if they had not been used.
 	lost map[Owner]lostCall // guarded by mu
 
+	// unused has the claims that were given up before their calls were sent,
+	// with when they expire. Only those may be sent again in a shared store,
+	// which may have lost what was recorded since the claim.
+	unused map[Owner]time.Time // guarded by mu
+
 	unrecorded atomic.Int64 // outcomes that the store does not have yet
 	insisting  atomic.Int64 // see insist
 
-	leavers leavers
+	notes   notes
 	orphans orphanage
 	crew    *crew
 	use     useCount
@@ -78,11 +83,12 @@ func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
 		log:     log,
 		flights: make(map[ID]*flight),
 		lost:    make(map[Owner]lostCall),
+		unused:  make(map[Owner]time.Time),
 	}
 	g.crew = newCrew(g.fly)
 	if shared, ok := store.(SharedStore); ok {
 		g.shared = shared
-		shared.Join(g.process, g.noteLeavers)
+		shared.Join(g.process, g.takeNotes)
 	}
 	return g
 }
@@ -271,7 +277,11 @@ func (g *Gate) fly(f *flight, call Call) {
 		g.log.Error("recording the outcome of a call", slog.String("id", f.id.String()),
 			slog.String("state", rec.State.String()), slog.Any("error", err))
 		f.finish(told(rec, result), nil)
-		if !g.keepRecording(rec, result.Fate) && result.Fate != Freed {
+		switch recorded := g.keepRecording(rec, result.Fate); {
+		case recorded:
+		case result.Fate == Freed:
+			g.giveUp(claim.record)
+		default:
 			g.lose(claim.record)
 		}
 		g.land(f)

@@ -87,6 +87,19 @@ func (g *Gate) lose(claim *Record) {
 	g.lost[claim.Owner] = lostCall{since: now, expires: claim.Expires}
 }
 
+// giveUp notes that nothing was sent under claim, or nothing that counts, though
+// its record may stay.
+func (g *Gate) giveUp(claim *Record) {
+	if g.shared == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(g.unused, func(_ Owner, expires time.Time) bool { return expires.Before(now) })
+	g.unused[claim.Owner] = claim.Expires
+}
+
 // isLost tells whether the call claimed by owner was sent and could not be recorded.
 func (g *Gate) isLost(owner Owner) bool {
 	_, ok := g.lostSince(owner)
@@ -105,25 +118,21 @@ func (g *Gate) lostSince(owner Owner) (time.Time, bool) {
 // so that it does not look like a call that was left behind. What before says
 // of an earlier send must not be forgotten.
 func (g *Gate) forget(rec, before *Record) {
-	back := *rec
-	if before != nil {
-		back = *before
-		back.Owner = rec.Owner
-		if back.State == Started { // by a process that is gone
-			back.State, back.Finished = Open, time.Now()
-		}
-	}
-	release := func(ctx context.Context) error {
-		if before == nil || !before.Honored { // never sent
-			return g.store.Release(ctx, rec.ID, rec.Owner)
-		}
-		return g.store.Finish(ctx, &back)
-	}
+	g.giveUp(rec)
 	const what = "releasing an unused claim"
-	g.insist(what, rec.ID, release)
-	if g.shared != nil {
-		// Others would wait for a claim that is made only now.
-		time.AfterFunc(ClaimGrace, func() { g.insist(what, rec.ID, release) })
+	if before == nil || !before.Honored { // never sent
+		g.insist(what, rec.ID, func(ctx context.Context) error { return g.store.Release(ctx, rec.ID, rec.Owner) })
+		return
+	}
+	back := *before
+	back.Owner = rec.Owner
+	if back.State == Started { // by a process that is gone
+		back.State, back.Finished = Open, time.Now()
+	}
+	restore := func(ctx context.Context) error { return g.store.Finish(ctx, &back) }
+	g.insist(what, rec.ID, restore)
+	if g.shared != nil { // the claim may be made yet
+		time.AfterFunc(ClaimGrace, func() { g.insist(what, rec.ID, restore) })
 	}
 }
 

@@ -48,6 +48,11 @@ func (g *Gate) renew(f *flight) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
+	if f.callers.Load() == 0 {
+		left := *claim
+		left.Attendant = Owner{}
+		claim = &left
+	}
 	// A store that does not answer is noticed by who wants something of it.
 	if standing, err := g.shared.Renew(ctx, claim); err == nil && standing != nil {
 		g.log.Warn("a call under way was claimed by another process", slog.String("id", f.id.String()))

@@ -9,6 +9,9 @@ import (
 // its own. What one of them leaves unsaid by being gone, the others have to
 // find out: every gate shows signs of life, under its Process.
 //
+// Copies of a change may come late, when the network held them up. A record that
+// has ended is not Started again by its own claim: Finish returns ErrNotOwner.
+//
 // Package storetest has the conformance suite of this interface too.
 type SharedStore interface {
 	Store

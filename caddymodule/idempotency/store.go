@@ -39,7 +39,8 @@ type Store interface {
 	Finish(ctx context.Context, rec *Record) error
 
 	// Release durably removes the record of id if it carries owner. It returns
-	// ErrNotOwner if the record is another's, and nil if there is none.
+	// ErrNotOwner if the record is another's, and nil if there is none. Where a
+	// claim can be made late, none of owner's is made any more.
 	Release(ctx context.Context, id ID, owner Owner) error
 
 	// Unsettled returns the unsettled records of adoption, oldest Started first.

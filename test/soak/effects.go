@@ -29,7 +29,8 @@ const notice = 50 * time.Millisecond
 // already, and that answer was not delivered. excused says that it was executed
 // more than once, and may have been: since an answer was delivered that nobody
 // listened to any more; or since a request that was held up in a sidecar was
-// executed beside its own repeat, of which nothing was known when it came.
+// executed beside its own repeat, of which nothing was known when it came, or
+// after that was answered.
 func judgeEffects(key string, effects []effect, sightings []*sighting) (what string, excused bool) {
 	if len(effects) < 2 {
 		return "", false
@@ -41,7 +42,7 @@ func judgeEffects(key string, effects []effect, sightings []*sighting) (what str
 	begun := executedFor(effects, sightings)
 	for i, first := range effects {
 		for j := range effects {
-			if i != j && begun[j].After(first.started) && !delivered(first, begun[j], sightings) {
+			if i != j && begun[j].After(first.started) && !delivered(first, effects[j].started, sightings) {
 				return "a double execution of a keyless call: executed anew, though its caller had left before its answer was delivered", false
 			}
 		}

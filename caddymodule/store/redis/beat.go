@@ -115,11 +115,12 @@ func (s *Store) beat(client rueidis.Client) error {
 	}
 
 	if err := prepare(ctx); err != nil {
-		return because(ctx, err)
+		s.log.Debug("showing no sign of life", slog.Any("error", err))
+		return because(ctx, client.Do(ctx, client.B().Ping().Build()).Error())
 	}
 	sent := time.Now()
 	beat := evaluation{beatScript, s.processKey(process), []string{strconv.FormatInt(remembered.Milliseconds(), 10)}}
-	before, now, err := parseTimes(last(evaluate(ctx, client, []evaluation{beat}, nil)))
+	before, now, err := parseTimes(evaluate(ctx, client, []evaluation{beat})[0])
 	if err != nil {
 		return because(ctx, err)
 	}
@@ -199,7 +200,7 @@ func (s *Store) life(ctx context.Context, p idempotency.Process) (life idempoten
 	if noted != 0 {
 		age := sinceMillis(noted, now)
 		life.Seen = local.Add(-age)
-		life.Alive = life.Alive || age < lease
+		life.Alive = life.Alive || age.Abs() < lease // the clock may have been set back
 	}
 	return life, noted, nil
 }

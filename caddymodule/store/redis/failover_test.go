@@ -120,6 +120,54 @@ func TestAClaimThatTooFewReplicasHaveIsNotMade(t *testing.T) {
 	}
 }
 
+// What is claimed over must not go with the claim.
+func TestATakeOverThatTooFewReplicasHaveLeavesARecord(t *testing.T) {
+	p := newPair(t)
+	s := opened(t, redis.Options{Endpoint: endpoint(t, p.proxy.URL()), WaitReplicas: 1, WaitTimeout: 200 * time.Millisecond})
+	first, second := started("a"), started("a")
+	eventually(t, "a claim is made", func() bool {
+		made, _ := claim(s, first)
+		return made
+	})
+	if err := p.replica.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Claim(t.Context(), second, first.Owner)
+	if err == nil || errors.Is(err, idempotency.ErrNotMade) {
+		t.Errorf("taking over: %v", err)
+	}
+	wantState(t, s, first.ID, idempotency.Started)
+}
+
+// What stands in a claim's way needs no replicas.
+func TestWhatIsStoredIsToldThoughReplicasAreMissing(t *testing.T) {
+	server := redistest.New(t, redistest.Options{})
+	e := endpoint(t, server.URL())
+	rec := started("a")
+	s := opened(t, redis.Options{Endpoint: e})
+	mustClaim(t, s, rec)
+	if err := s.Finish(t.Context(), done(rec, 10)); err != nil {
+		t.Fatal(err)
+	}
+	s = opened(t, redis.Options{Endpoint: e, WaitReplicas: 1, WaitTimeout: 50 * time.Millisecond})
+	standing, err := s.Claim(t.Context(), started("a"), idempotency.Owner{})
+	if err != nil || standing == nil || standing.State != idempotency.Done {
+		t.Errorf("claiming what is done: %v, %v", standing, err)
+	}
+}
+
+func TestAClusterWithoutReplicasHasTooFew(t *testing.T) {
+	cluster := redistest.NewCluster(t, 3, redistest.Options{})
+	s := opened(t, redis.Options{Endpoint: endpoint(t, "redis://"+cluster.Addrs()[0]), WaitReplicas: 1, WaitTimeout: 50 * time.Millisecond})
+	for _, name := range []string{"a", "b", "c", "d"} {
+		rec := started(name)
+		if made, err := claim(s, rec); made || !errors.Is(err, idempotency.ErrNotMade) {
+			t.Errorf("a claim: %t, %v", made, err)
+		}
+		wantState(t, s, rec.ID, 0)
+	}
+}
+
 func TestAStoreFollowsTheMasterThatSentinelNames(t *testing.T) {
 	master := redistest.New(t, redistest.Options{Args: safe})
 	replica := redistest.New(t, redistest.Options{Args: safe, ReplicaOf: master})

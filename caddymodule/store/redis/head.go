@@ -22,6 +22,13 @@ const layoutVersion = 1
 //	20..27  told, nanoseconds since 1970, big-endian; 0: never
 //	28..43  owner
 //	44..75  adoption
+//
+// What follows is encoded by package store, and the scripts know one byte of it:
+//
+//	77      state
+//
+// A value of 17 bytes that begins with 0 is no record, but the owner of one that
+// was released.
 const (
 	unsettledAt = 1
 	watchedAt   = 2
@@ -47,13 +54,16 @@ func encode(rec *idempotency.Record) string {
 	return string(store.Encode(b, rec))
 }
 
-// entry is a record as it stands in Redis.
+// entry is a record as it stands in Redis. Where there is none, it is zero.
 type entry struct {
 	*idempotency.Record
 	unsettled bool
 }
 
 func decode(value []byte) (entry, error) {
+	if len(value) == 1+len(idempotency.Owner{}) && value[0] == 0 {
+		return entry{}, nil
+	}
 	if len(value) > 0 && value[0] != layoutVersion {
 		return entry{}, fmt.Errorf("decoding record: layout %d is unknown, only %d is", value[0], layoutVersion)
 	}

@@ -54,6 +54,7 @@ func TestTheHeadIsWhereTheScriptsLookForIt(t *testing.T) {
 		{"told", 20, 27, string(encodeTime(rec.Told))},
 		{"owner", 28, 43, string(rec.Owner[:])},
 		{"adoption", 44, 75, string(rec.Adoption[:])},
+		{"state", 77, 77, string(rune(rec.State))},
 	} {
 		if got := value[part.first-1 : part.last]; got != part.want {
 			t.Errorf("%s is %q, want %q", part.name, got, part.want)

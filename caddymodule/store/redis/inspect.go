@@ -27,11 +27,15 @@ const leastVersion = 7
 // fails if this Redis cannot be used at all.
 func (s *Store) inspect(ctx context.Context, client rueidis.Client) error {
 	var findings []string
+	var silent error
+	answered := false
 	for addr, node := range client.Nodes() {
 		about, err := ask(ctx, node)
-		if err != nil {
-			return fmt.Errorf("asking %s for its settings: %w", addr, err)
+		if err != nil { // others may serve; in a Cluster, one that is down does not stop them
+			silent = fmt.Errorf("asking %s for its settings: %w", addr, err)
+			continue
 		}
+		answered = true
 		if about["role"] == "slave" {
 			continue // in a Cluster, or behind Sentinel; a single one refuses to be written
 		}
@@ -41,6 +45,9 @@ func (s *Store) inspect(ctx context.Context, client rueidis.Client) error {
 		for _, f := range about.findings(s.options.WaitReplicas) {
 			findings = append(findings, addr+": "+f)
 		}
+	}
+	if !answered && silent != nil {
+		return silent
 	}
 	slices.Sort(findings)
 

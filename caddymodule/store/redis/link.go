@@ -159,91 +159,120 @@ type evaluation struct {
 }
 
 // exec is do with a script, which others may have to precede. They are sent
-// together where one server has all keys. The result is that of the last; it is
-// an error if there is one before.
+// together where one server has all keys. The result is that of the last; where
+// that is no failure, but one before is, the error wraps errAside.
 func (s *Store) exec(ctx context.Context, evaluations ...evaluation) (rueidis.RedisResult, error) {
-	return s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-		if c.Mode() != rueidis.ClientModeCluster {
-			return last(evaluate(ctx, c, evaluations, nil))
+	var aside error
+	result, err := s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		var results []rueidis.RedisResult
+		if c.Mode() == rueidis.ClientModeCluster {
+			for _, e := range evaluations {
+				results = append(results, evaluate(ctx, c, []evaluation{e})...)
+			}
+		} else {
+			results = evaluate(ctx, c, evaluations)
 		}
-		var result rueidis.RedisResult
-		for _, e := range evaluations {
-			if result = last(evaluate(ctx, c, []evaluation{e}, nil)); isFailure(result) {
-				break
+		aside = nil
+		for _, r := range results[:len(results)-1] {
+			if isFailure(r) {
+				aside = r.Error()
 			}
 		}
-		return result
+		return results[len(results)-1]
 	})
+	if err == nil && aside != nil {
+		err = fmt.Errorf("%w: %s", errAside, aside.Error())
+	}
+	return result, err
 }
 
-// execDurably is exec, for what must not be lost when Redis fails over.
+// execDurably is exec, for what must not be lost when Redis fails over. Where
+// the last has too few replicas, the error wraps errTooFewReplicas.
 func (s *Store) execDurably(ctx context.Context, evaluations ...evaluation) (rueidis.RedisResult, error) {
 	if s.options.WaitReplicas == 0 {
 		return s.exec(ctx, evaluations...)
 	}
-	before, main := evaluations[:len(evaluations)-1], evaluations[len(evaluations)-1:]
+	before, main := evaluations[:len(evaluations)-1], evaluations[len(evaluations)-1]
 	if len(before) > 0 {
 		if result, err := s.exec(ctx, before...); err != nil {
 			return result, err
 		}
 	}
 	var replicas int64
+	var refused error
 	result, err := s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-		results := evaluate(ctx, c, main, func() rueidis.Completed {
-			return c.B().Wait().Numreplicas(int64(s.options.WaitReplicas)).Timeout(s.options.WaitTimeout.Milliseconds()).Build()
-		})
-		var err error
-		if replicas, err = results[1].AsInt64(); err != nil && !isFailure(results[0]) {
-			return results[1]
+		var result, wait rueidis.RedisResult
+		result, wait = s.evaluateAndWait(ctx, c, main)
+		replicas, refused = wait.AsInt64()
+		if refused != nil && !isFailure(result) && !isRedisError(refused) {
+			return wait // its reply was lost, and the script's may come again
 		}
-		return results[0]
+		return result
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return result, err
-	}
-	if replicas < int64(s.options.WaitReplicas) {
+	case refused != nil:
+		return result, fmt.Errorf("%w: %s", errTooFewReplicas, refused.Error())
+	case replicas < int64(s.options.WaitReplicas):
 		return result, fmt.Errorf("%w: %d of %d have the change after %v", errTooFewReplicas, replicas, s.options.WaitReplicas, s.options.WaitTimeout)
+	default:
+		return result, nil
 	}
-	return result, nil
 }
 
-// evaluate has Redis run scripts, by their digests if Redis knows them all, and
-// then, on the same connection, what then makes, if anything.
-func evaluate(ctx context.Context, c rueidis.Client, evaluations []evaluation, then func() rueidis.Completed) []rueidis.RedisResult {
-	send := func(byDigest bool) []rueidis.RedisResult {
-		commands := make([]rueidis.Completed, 0, len(evaluations)+1)
-		for _, e := range evaluations {
-			if byDigest {
-				commands = append(commands, c.B().Evalsha().Sha1(e.script.sha1).Numkeys(1).Key(e.key).Arg(e.args...).Build())
-			} else {
-				commands = append(commands, c.B().Eval().Script(e.script.text).Numkeys(1).Key(e.key).Arg(e.args...).Build())
-			}
+// evaluateAndWait has Redis run a script and then wait for replicas, on one
+// connection: WAIT is about what was written on its own.
+func (s *Store) evaluateAndWait(ctx context.Context, c rueidis.Client, e evaluation) (result, wait rueidis.RedisResult) {
+	err := c.Dedicated(func(d rueidis.DedicatedClient) error {
+		send := func(script rueidis.Completed) {
+			results := d.DoMulti(ctx, script,
+				d.B().Wait().Numreplicas(int64(s.options.WaitReplicas)).Timeout(s.options.WaitTimeout.Milliseconds()).Build())
+			result, wait = results[0], results[1]
 		}
-		if then != nil {
-			commands = append(commands, then())
+		send(e.byDigest(d.B()))
+		if isKind(result.Error(), "NOSCRIPT") {
+			send(e.byText(d.B()))
 		}
-		if len(commands) == 1 {
-			return []rueidis.RedisResult{c.Do(ctx, commands[0])}
+		return nil
+	})
+	if err != nil {
+		return rueidis.NewErrorResult(err), rueidis.NewErrorResult(err)
+	}
+	if isKind(result.Error(), "MOVED") || isKind(result.Error(), "ASK") {
+		// The client finds the key's new place if it is asked for it.
+		c.Do(ctx, c.B().Exists().Key(e.key).Build())
+	}
+	return result, wait
+}
+
+func (e evaluation) byDigest(b rueidis.Builder) rueidis.Completed {
+	return b.Evalsha().Sha1(e.script.sha1).Numkeys(1).Key(e.key).Arg(e.args...).Build()
+}
+
+func (e evaluation) byText(b rueidis.Builder) rueidis.Completed {
+	return b.Eval().Script(e.script.text).Numkeys(1).Key(e.key).Arg(e.args...).Build()
+}
+
+// evaluate has Redis run scripts, by their digests if Redis knows them all.
+func evaluate(ctx context.Context, c rueidis.Client, evaluations []evaluation) []rueidis.RedisResult {
+	send := func(build func(evaluation, rueidis.Builder) rueidis.Completed) []rueidis.RedisResult {
+		if len(evaluations) == 1 {
+			return []rueidis.RedisResult{c.Do(ctx, build(evaluations[0], c.B()))}
+		}
+		commands := make([]rueidis.Completed, len(evaluations))
+		for i, e := range evaluations {
+			commands[i] = build(e, c.B())
 		}
 		return c.DoMulti(ctx, commands...)
 	}
-	results := send(true)
+	results := send(evaluation.byDigest)
 	for _, r := range results {
-		if e, ok := rueidis.IsRedisErr(r.Error()); ok && e.IsNoScript() {
-			return send(false) // those that have run may do so twice, as after a lost reply
+		if isKind(r.Error(), "NOSCRIPT") {
+			return send(evaluation.byText) // those that have run may do so twice, as after a lost reply
 		}
 	}
 	return results
-}
-
-// last returns the last result, or the first that is a failure.
-func last(results []rueidis.RedisResult) rueidis.RedisResult {
-	for _, r := range results {
-		if isFailure(r) {
-			return r
-		}
-	}
-	return results[len(results)-1]
 }
 
 func isFailure(r rueidis.RedisResult) bool {
@@ -278,6 +307,10 @@ func (s *Store) twice(ctx context.Context, send func(context.Context, rueidis.Cl
 				s.poke() // a beat fails too, and the master is looked for anew
 			}
 			return result, unlessSent(again, err)
+		case isKind(err, "MOVED"), isKind(err, "ASK"):
+			if again {
+				return result, err
+			}
 		case isRedisError(err):
 			return result, err
 		case isDialError(err):
@@ -291,6 +324,10 @@ func (s *Store) twice(ctx context.Context, send func(context.Context, rueidis.Cl
 // errNotSent is wrapped by errors that say that nothing was done. It adds no
 // words to those.
 var errNotSent = errors.New("")
+
+// errAside is wrapped where what was asked for was done, but not what belongs to
+// it.
+var errAside = errors.New("listing the call")
 
 var errTooFewReplicas = errors.New("waiting for replicas")
 

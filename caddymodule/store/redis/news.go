@@ -87,6 +87,7 @@ func (s *Store) channel() string { return s.options.Prefix + "news" }
 
 // listen takes in what client hears until ctx ends.
 func (s *Store) listen(ctx context.Context, client rueidis.Client) {
+	said := false
 	for ctx.Err() == nil {
 		err := client.Receive(ctx, client.B().Subscribe().Channel(s.channel()).Build(), s.hear)
 		if ctx.Err() != nil {
@@ -94,7 +95,10 @@ func (s *Store) listen(ctx context.Context, client rueidis.Client) {
 		}
 		// Watchers look now and then without being told. A broken link is
 		// found by a beat, and said there.
-		s.log.Debug("listening for news of other sidecars", slog.Any("error", err))
+		if isRedisError(err) && !said { // that will not end by itself
+			s.log.Warn("listening for news of other sidecars; duplicates there are told a little later", slog.Any("error", err))
+			said = true
+		}
 		s.watches.notifyAll()
 		s.poke()
 		select {

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -146,39 +148,54 @@ func (e Endpoint) User() string { return e.client.Username }
 // TLS tells whether the URL asks for TLS.
 func (e Endpoint) TLS() bool { return e.client.TLSConfig != nil }
 
+// parseURL parses one URL. What is wrong is said in words of its own: any part
+// may belong to a password that was not encoded.
 func parseURL(text string) (rueidis.ClientOption, error) {
+	fail := func(what string) (rueidis.ClientOption, error) {
+		return rueidis.ClientOption{}, errors.New(what)
+	}
 	u, err := url.Parse(text)
-	if err != nil {
-		var wrong *url.Error
-		if errors.As(err, &wrong) {
-			err = wrong.Err // without the URL
+	if err != nil || u.Opaque != "" || u.Fragment != "" {
+		return fail("it is no URL such as redis://localhost:6379; what is special in user and password has to be percent-encoded")
+	}
+	for name := range u.Query() {
+		if name != "master_set" && (name != "db" || u.Scheme != "unix") {
+			return fail("it has a parameter that is not known; master_set is, and db for sockets")
 		}
-		return rueidis.ClientOption{}, err
 	}
 	switch u.Scheme {
 	case "redis", "rediss", "valkey", "valkeys":
 		if u.Hostname() == "" {
-			return rueidis.ClientOption{}, errors.New("it has no host, as in redis://localhost:6379")
+			return fail("it has no host, as in redis://localhost:6379")
 		}
 		if u.Port() == "" {
 			u.Host = net.JoinHostPort(u.Hostname(), "6379")
 		}
+		u.Path = strings.TrimSuffix(u.Path, "/")
+		if !isNumber(strings.TrimPrefix(u.Path, "/")) {
+			return fail("after its host is something that is no database number")
+		}
 	case "unix":
 		if u.Path == "" {
-			return rueidis.ClientOption{}, errors.New("it has no path, as in unix:///run/redis/redis.sock")
+			return fail("it has no path, as in unix:///run/redis/redis.sock")
+		}
+		if !isNumber(u.Query().Get("db")) {
+			return fail("its db is no database number")
 		}
 	default:
-		return rueidis.ClientOption{}, fmt.Errorf("its scheme is %q, not redis, rediss, valkey, valkeys or unix", u.Scheme)
+		return fail("its scheme is none of redis, rediss, valkey, valkeys and unix")
 	}
-	for name := range u.Query() {
-		if name != "master_set" && (name != "db" || u.Scheme != "unix") {
-			return rueidis.ClientOption{}, fmt.Errorf("it has an unknown parameter %q", name)
-		}
+	option, err := rueidis.ParseURL(u.String())
+	if err != nil {
+		return fail("it cannot be understood")
 	}
-	if path := u.Path; path == "/" {
-		u.Path = ""
-	}
-	return rueidis.ParseURL(u.String())
+	return option, nil
+}
+
+// isNumber tells whether s is a number, or empty.
+func isNumber(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 31)
+	return s == "" || err == nil
 }
 
 // sameButAddress tells whether two URLs are of nodes of one Redis.

@@ -234,6 +234,19 @@ func TestAFullRedisTakesNoClaimsButAnswers(t *testing.T) {
 	mustClaim(t, s, started("b"))
 }
 
+func TestAFullRedisIsNotFilledByWhatItRefuses(t *testing.T) {
+	server := redistest.New(t, redistest.Options{Args: []string{"--maxmemory", "1mb", "--maxmemory-policy", "noeviction"}})
+	s := opened(t, redis.Options{Endpoint: endpoint(t, server.URL())})
+	rec := started("a")
+	rec.Adoption = idempotency.NewAdoptionID("org", "scope", rec.Fingerprint)
+	if made, err := claim(s, rec); made || !errors.Is(err, idempotency.ErrNotMade) {
+		t.Errorf("a claim: %t, %v", made, err)
+	}
+	if n, err := server.Do("DBSIZE"); n != int64(0) || err != nil {
+		t.Errorf("there are %v keys, %v", n, err)
+	}
+}
+
 func TestAReadOnlyRedisTakesNoClaims(t *testing.T) {
 	master := redistest.New(t, redistest.Options{})
 	server := redistest.New(t, redistest.Options{})

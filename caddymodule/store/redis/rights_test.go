@@ -13,7 +13,7 @@ import (
 )
 
 // rights are what the README tells an administrator to grant.
-const rights = "~genesys-sidecar:* &genesys-sidecar:* +@connection +info +config|get " +
+const rights = "~genesys-sidecar:* &genesys-sidecar:* +@connection +info +role +config|get " +
 	"+eval +evalsha +get +set +del +getrange +setrange +time +publish +subscribe " +
 	"+zadd +zrem +zrange +zremrangebyscore +pttl +pexpire +wait +cluster|slots +cluster|shards"
 

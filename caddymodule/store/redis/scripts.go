@@ -36,21 +36,22 @@ end
 
 // claimScript: the value, its time to live in ms, its owner, the owner to claim
 // over, channel, ID, and until when by the server's clock the claim may be made.
-// It returns nil, or the value that stands in the way.
+// It returns nil, or the value that stands in the way. What the owner has
+// released before is not claimed: this is a copy that comes late.
 var claimScript = newScript(tellWatcher + nowMillis + `
 local h = redis.call('GETRANGE', KEYS[1], 0, 74)
-if h ~= '' then
+if h ~= '' and string.byte(h) ~= 0 then
   local owner = string.sub(h, 28, 43)
   if string.byte(h) ~= 1 or owner == string.rep('\0', 16) or owner ~= ARGV[3] and owner ~= ARGV[4] then
     return redis.call('GET', KEYS[1])
   end
   if owner == ARGV[3] then return false end
 end
-if nowMillis() > tonumber(ARGV[7]) then
+if nowMillis() > tonumber(ARGV[7]) or string.sub(h, 1, 17) == '\0' .. ARGV[3] then
   return redis.error_reply('LATE the claim was given up before it came')
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-if h ~= '' then redis.call('SETRANGE', KEYS[1], 2, string.sub(h, 3, 3)) end
+if string.byte(h) == 1 then redis.call('SETRANGE', KEYS[1], 2, string.sub(h, 3, 3)) end
 tellWatcher(h, ARGV[5], ARGV[6])
 return false
 `)
@@ -63,23 +64,26 @@ end
 `
 
 // finishScript: the value, its time to live in ms, its owner, channel, ID. It
-// returns 1, or 0 if the record is not the owner's.
+// returns 1, or 0 if the record is not the owner's. What has ended is not
+// started again: such a change is a copy that comes late.
 var finishScript = newScript(allowOOM + tellWatcher + owns + `
-local h = redis.call('GETRANGE', KEYS[1], 0, 74)
-if not owns(h, ARGV[3]) then return 0 end
+local h = redis.call('GETRANGE', KEYS[1], 0, 76)
+if not owns(h, ARGV[3]) or string.byte(ARGV[1], 77) == 1 and string.byte(h, 77) ~= 1 then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SETRANGE', KEYS[1], 1, string.sub(h, 2, 19))
 tellWatcher(h, ARGV[4], ARGV[5])
 return 1
 `)
 
-// releaseScript: the owner, channel, ID. It returns nil if there is no record,
-// "" if it is another's, else its adoption.
+// releaseScript: the owner, channel, ID, and for how many ms a claim of the
+// owner's is not to come back. It returns nil if there is no record, "" if it is
+// another's, else its adoption.
 var releaseScript = newScript(allowOOM + tellWatcher + owns + `
 local h = redis.call('GETRANGE', KEYS[1], 0, 74)
-if h == '' then return false end
-if not owns(h, ARGV[1]) then return '' end
-redis.call('DEL', KEYS[1])
+local absent = h == '' or string.byte(h) == 0
+if not absent and not owns(h, ARGV[1]) then return '' end
+redis.call('SET', KEYS[1], '\0' .. ARGV[1], 'PX', ARGV[4])
+if absent then return false end
 tellWatcher(h, ARGV[2], ARGV[3])
 return string.sub(h, 44, 75)
 `)
@@ -120,14 +124,19 @@ return 1
 `)
 
 // listScript puts a member into a set of unsettled calls: the member, its time
-// to live in ms.
-var listScript = newScript(allowOOM + nowMillis + `
+// to live in ms. Before a claim, it is refused as that would be.
+var (
+	listScript       = newScript("#!lua\n" + listText)
+	listAlwaysScript = newScript(allowOOM + listText)
+)
+
+const listText = nowMillis + `
 local now, ttl = nowMillis(), tonumber(ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%d', now))
 redis.call('ZADD', KEYS[1], 'GT', string.format('%d', now + ttl), ARGV[1])
 if redis.call('PTTL', KEYS[1]) < ttl then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 1
-`)
+`
 
 // beatScript notes that a process lives: how long that is remembered, in ms. It
 // returns when that was noted before, and the server's clock.

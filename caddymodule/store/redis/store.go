@@ -102,11 +102,12 @@ func parseEntry(result rueidis.RedisResult) (entry, error) {
 
 // Claim implements idempotency.Store.
 func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempotency.Owner) (*idempotency.Record, error) {
-	result, err := s.execDurably(ctx, s.listed(rec, s.claim(rec, over))...)
-	if errors.Is(err, errNotSent) {
+	result, err := s.execDurably(ctx, s.listed(listScript, rec, s.claim(rec, over))...)
+	incomplete := errors.Is(err, errTooFewReplicas) || errors.Is(err, errAside)
+	switch {
+	case errors.Is(err, errNotSent):
 		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
-	}
-	if err != nil && !errors.Is(err, errTooFewReplicas) {
+	case err != nil && !incomplete:
 		return nil, fmt.Errorf("claiming record: %w", err)
 	}
 	standing, wrong := parseEntry(result)
@@ -114,8 +115,10 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	case wrong != nil:
 		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, wrong)
 	case standing.Record != nil || err == nil:
-		return standing.Record, nil // replicas are waited for by claims, not by what stands in their way
-	case s.Release(ctx, rec.ID, rec.Owner) == nil:
+		return standing.Record, nil // it is claims that are to be complete, not what stands in their way
+	case over == (idempotency.Owner{}) && s.Release(ctx, rec.ID, rec.Owner) == nil:
+		// (What was claimed over must not go with the claim: that is put back
+		// by who knows it.)
 		err = fmt.Errorf("%w: %w", idempotency.ErrNotMade, err)
 	}
 	return nil, fmt.Errorf("claiming record: %w", err)
@@ -123,7 +126,7 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 
 // Renew implements idempotency.SharedStore.
 func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotency.Record, error) {
-	result, err := s.exec(ctx, s.listed(rec, s.claim(rec, idempotency.Owner{}))...)
+	result, err := s.exec(ctx, s.listed(listAlwaysScript, rec, s.claim(rec, idempotency.Owner{}))...)
 	if err != nil {
 		return nil, fmt.Errorf("renewing claim: %w", err)
 	}
@@ -150,7 +153,7 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 	finish := evaluation{finishScript, s.recordKey(rec.ID), []string{
 		encode(rec), s.ttl(rec), string(rec.Owner[:]), s.channel(), string(rec.ID[:]),
 	}}
-	result, err := s.execDurably(ctx, s.listed(rec, finish)...) // it may live longer now
+	result, err := s.execDurably(ctx, s.listed(listAlwaysScript, rec, finish)...) // it may live longer now
 	if err != nil {
 		return fmt.Errorf("finishing record: %w", err)
 	}
@@ -173,7 +176,9 @@ func finished(result rueidis.RedisResult, what string) error {
 // Release implements idempotency.Store. It waits for no replica: a claim that
 // comes back when Redis fails over blocks its key, but runs nothing.
 func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotency.Owner) error {
-	result, err := s.exec(ctx, evaluation{releaseScript, s.recordKey(id), []string{string(owner[:]), s.channel(), string(id[:])}})
+	result, err := s.exec(ctx, evaluation{releaseScript, s.recordKey(id), []string{
+		string(owner[:]), s.channel(), string(id[:]), strconv.FormatInt(idempotency.ClaimGrace.Milliseconds(), 10),
+	}})
 	if err != nil {
 		return fmt.Errorf("releasing record: %w", err)
 	}
@@ -240,19 +245,17 @@ func (s *Store) Unsettled(ctx context.Context, adoption idempotency.AdoptionID) 
 	if err != nil {
 		return nil, fmt.Errorf("listing unsettled records: %w", err)
 	}
+	entries, err := s.getAll(ctx, members)
+	if err != nil {
+		return nil, fmt.Errorf("listing unsettled records: %w", err)
+	}
 	var recs []*idempotency.Record
-	for _, m := range members {
-		id, owner, ok := parseMember(m)
-		if !ok {
-			continue
-		}
-		e, err := s.get(ctx, id)
+	for i, e := range entries {
+		_, owner := parseMember(members[i])
 		switch {
-		case err != nil:
-			return nil, fmt.Errorf("listing unsettled records: %w", err)
 		case e.Record == nil: // not claimed yet, or gone; it leaves the set in time
 		case e.Owner != owner || !e.unsettled:
-			s.unlist(ctx, adoption, m) // left over
+			s.unlist(ctx, adoption, members[i]) // left over
 		default:
 			recs = append(recs, e.Record)
 		}
@@ -266,15 +269,39 @@ func (s *Store) Unsettled(ctx context.Context, adoption idempotency.AdoptionID) 
 	return recs, nil
 }
 
+// getAll returns the entries of members.
+func (s *Store) getAll(ctx context.Context, members []string) ([]entry, error) {
+	if len(members) == 0 {
+		return nil, nil
+	}
+	entries := make([]entry, len(members))
+	_, err := s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		gets := make([]rueidis.Completed, len(members))
+		for i, m := range members {
+			id, _ := parseMember(m)
+			gets[i] = c.B().Get().Key(s.recordKey(id)).Build()
+		}
+		results := c.DoMulti(ctx, gets...)
+		for i, r := range results {
+			var err error
+			if entries[i], err = parseEntry(r); err != nil {
+				return rueidis.NewErrorResult(err)
+			}
+		}
+		return results[0]
+	})
+	return entries, err
+}
+
 // listed returns what puts a keyless call among those like it, for as long as it
 // lives, and then main: what is claimed and not listed could not be adopted,
 // while what is listed and not claimed does no harm.
-func (s *Store) listed(rec *idempotency.Record, main evaluation) []evaluation {
+func (s *Store) listed(list *script, rec *idempotency.Record, main evaluation) []evaluation {
 	if rec.Adoption == (idempotency.AdoptionID{}) {
 		return []evaluation{main}
 	}
-	list := evaluation{listScript, s.adoptionKey(rec.Adoption), []string{member(rec.ID, rec.Owner), s.ttl(rec)}}
-	return []evaluation{list, main}
+	args := []string{member(rec.ID, rec.Owner), s.ttl(rec)}
+	return []evaluation{{list, s.adoptionKey(rec.Adoption), args}, main}
 }
 
 // unlist takes a member out of its set. Where it fails, the member is left over.
@@ -293,13 +320,13 @@ func member(id idempotency.ID, owner idempotency.Owner) string {
 	return string(id[:]) + string(owner[:])
 }
 
-func parseMember(m string) (id idempotency.ID, owner idempotency.Owner, ok bool) {
-	if len(m) != len(id)+len(owner) {
-		return id, owner, false
+// parseMember returns the parts of a member; nothing but members is in a set.
+func parseMember(m string) (id idempotency.ID, owner idempotency.Owner) {
+	if len(m) == len(id)+len(owner) {
+		copy(id[:], m)
+		copy(owner[:], m[len(id):])
 	}
-	copy(id[:], m)
-	copy(owner[:], m[len(id):])
-	return id, owner, true
+	return id, owner
 }
 
 func (s *Store) recordKey(id idempotency.ID) string {

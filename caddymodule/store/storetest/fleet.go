@@ -34,6 +34,7 @@ type Fleet struct {
 	// changed here in the same instant as in the store: another claim has
 	// another token, and finishing leaves the token as it is.
 	attendants map[idempotency.Owner]idempotency.Owner
+	released   map[idempotency.Owner]bool
 }
 
 // NewFleet returns a fleet without members on store, which stays the caller's
@@ -46,6 +47,7 @@ func NewFleet(store idempotency.Store, lease time.Duration) *Fleet {
 		watchers:   make(map[idempotency.ID]map[chan struct{}]struct{}),
 		turn:       make(chan struct{}),
 		attendants: make(map[idempotency.Owner]idempotency.Owner),
+		released:   make(map[idempotency.Owner]bool),
 	}
 }
 
@@ -153,9 +155,17 @@ func (f *Fleet) attend(rec *idempotency.Record, was, next idempotency.Owner) boo
 	return attendant == next
 }
 
-// forget forgets who attended the claim with the token owner.
+// forget forgets who attended the claim with the token owner, which was released.
 func (f *Fleet) forget(owner idempotency.Owner) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.attendants, owner)
+	f.released[owner] = true
+}
+
+// wasReleased tells whether the claim with the token owner was released.
+func (f *Fleet) wasReleased(owner idempotency.Owner) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.released[owner]
 }

@@ -111,6 +111,9 @@ func (m *Member) Claim(ctx context.Context, rec *idempotency.Record, over idempo
 	if err := m.enter(ctx); err != nil {
 		return nil, fmt.Errorf("claiming record: %w", err)
 	}
+	if m.fleet.wasReleased(rec.Owner) {
+		return nil, fmt.Errorf("claiming record: %w: it was released", idempotency.ErrNotMade)
+	}
 	m.fleet.claiming(rec)
 	standing, err := m.fleet.store.Claim(ctx, rec, over)
 	if standing == nil { // an error may be a claim, too
@@ -123,6 +126,11 @@ func (m *Member) Claim(ctx context.Context, rec *idempotency.Record, over idempo
 func (m *Member) Finish(ctx context.Context, rec *idempotency.Record) error {
 	if err := m.enter(ctx); err != nil {
 		return fmt.Errorf("finishing record: %w", err)
+	}
+	if rec.State == idempotency.Started {
+		if standing, err := m.fleet.store.Get(ctx, rec.ID); err == nil && standing != nil && standing.State != idempotency.Started {
+			return fmt.Errorf("finishing record: %w: it has ended", idempotency.ErrNotOwner)
+		}
 	}
 	err := m.fleet.store.Finish(ctx, rec)
 	if !errors.Is(err, idempotency.ErrNotOwner) {

@@ -55,4 +55,32 @@ var renewTests = []sharedTest{
 		s.a.wantSame(s.a.renew(rec), next)
 		s.c.wantStored(next)
 	}},
+
+	{"a claim that was released does not come back", func(t *testing.T, s *shared) {
+		rec, never, next := s.a.started("x"), s.a.started("y"), s.b.started("x")
+		s.a.claim(rec, idempotency.Owner{})
+		s.a.release(rec.ID, rec.Owner)
+		s.a.release(never.ID, never.Owner) // its claim is still under way
+		for _, late := range []*idempotency.Record{rec, never} {
+			if standing, err := s.a.Claim(s.ctx, late, idempotency.Owner{}); err == nil || standing != nil {
+				t.Errorf("a late claim: %s, %v", show(standing), err)
+			}
+			if standing, err := s.a.Renew(s.ctx, late); err == nil || standing != nil {
+				t.Errorf("a late renewal: %s, %v", show(standing), err)
+			}
+			s.b.wantAbsent(late.ID)
+		}
+		s.b.claim(next, idempotency.Owner{})
+		s.c.wantStored(next)
+	}},
+
+	{"what has ended is not started again by its own claim's copy", func(t *testing.T, s *shared) {
+		rec := s.a.started("x")
+		s.a.claim(rec, idempotency.Owner{})
+		s.a.finish(done(rec))
+		if err := s.a.Finish(s.ctx, rec); err == nil {
+			t.Error("it was")
+		}
+		s.b.wantStored(done(rec))
+	}},
 }
