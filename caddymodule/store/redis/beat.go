@@ -105,26 +105,31 @@ func (s *Store) poke() {
 
 // beat shows a sign of life, or before Join, finds out whether Redis does.
 func (s *Store) beat(client rueidis.Client) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), s.options.CommandTimeout, errTimeout)
-	defer cancel()
 	s.pulse.mu.Lock()
-	process, joined, prepare := s.pulse.process, s.pulse.joined, s.pulse.before
+	process, joined, before := s.pulse.process, s.pulse.joined, s.pulse.before
 	s.pulse.mu.Unlock()
-	if !joined {
-		return because(ctx, client.Do(ctx, client.B().Ping().Build()).Error())
+	silent := !joined
+	if joined {
+		ctx, cancel := context.WithTimeout(context.Background(), s.options.CommandTimeout)
+		defer cancel()
+		if err := before(ctx); err != nil {
+			s.log.Debug("showing no sign of life", slog.Any("error", err))
+			silent = true
+		}
 	}
 
-	if err := prepare(ctx); err != nil {
-		s.log.Debug("showing no sign of life", slog.Any("error", err))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), s.options.CommandTimeout, errTimeout)
+	defer cancel()
+	if silent {
 		return because(ctx, client.Do(ctx, client.B().Ping().Build()).Error())
 	}
 	sent := time.Now()
 	beat := evaluation{beatScript, s.processKey(process), []string{strconv.FormatInt(remembered.Milliseconds(), 10)}}
-	before, now, err := parseTimes(evaluate(ctx, client, []evaluation{beat})[0])
+	found, now, err := parseTimes(evaluate(ctx, client, []evaluation{beat})[0])
 	if err != nil {
 		return because(ctx, err)
 	}
-	s.pulse.note(sent, before, now, s.options.Lease)
+	s.pulse.note(sent, found, now, s.options.Lease)
 	s.checkClock(sent, now)
 	return nil
 }

@@ -139,6 +139,26 @@ func TestATakeOverThatTooFewReplicasHaveLeavesARecord(t *testing.T) {
 	wantState(t, s, first.ID, idempotency.Started)
 }
 
+// A claim that is sent again because its reply was lost finds itself made.
+func TestAClaimThatIsSentTwiceWaitsForReplicasToo(t *testing.T) {
+	p := newPair(t)
+	s := opened(t, redis.Options{Endpoint: endpoint(t, p.proxy.URL()), WaitReplicas: 1, WaitTimeout: 300 * time.Millisecond})
+	eventually(t, "a claim is made", func() bool {
+		made, _ := claim(s, started("a"))
+		return made
+	})
+	if err := p.replica.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	lost := p.proxy.LoseReply(func(request []byte) bool { return command("EVAL")(request) && command(":r:")(request) })
+	rec := started("b")
+	if made, err := claim(s, rec); made || err == nil {
+		t.Errorf("a claim that no replica has: %t, %v", made, err)
+	}
+	<-lost
+	wantState(t, s, rec.ID, 0)
+}
+
 // What stands in a claim's way needs no replicas.
 func TestWhatIsStoredIsToldThoughReplicasAreMissing(t *testing.T) {
 	server := redistest.New(t, redistest.Options{})

@@ -62,7 +62,7 @@ func (s *Store) connect(ctx context.Context) (rueidis.Client, error) {
 // run keeps the link whole until the store is closed.
 func (s *Store) run(client rueidis.Client, why error) {
 	defer close(s.stopped)
-	for {
+	for inVain := 0; ; { // how many clients in a row have not served
 		if client != nil {
 			var served bool
 			if served, why = s.tend(client); why == nil {
@@ -70,7 +70,10 @@ func (s *Store) run(client rueidis.Client, why error) {
 				client.Close()
 				return
 			}
-			client, why = s.replace(client, served, why)
+			if inVain++; served {
+				inVain = 0
+			}
+			client, why = s.replace(client, inVain, why)
 			continue
 		}
 		s.breakLink(why)
@@ -84,13 +87,13 @@ func (s *Store) run(client rueidis.Client, why error) {
 }
 
 // replace returns a client in place of one that fails, or why there is none.
-// Nobody is refused anything where the old one had served and the new one is
-// there at once.
-func (s *Store) replace(client rueidis.Client, served bool, why error) (rueidis.Client, error) {
+// Nobody is refused anything where a connection was cut and another is there at
+// once.
+func (s *Store) replace(client rueidis.Client, inVain int, why error) (rueidis.Client, error) {
 	// What is under way in the old one may still succeed.
 	time.AfterFunc(2*s.options.CommandTimeout, client.Close)
-	if !served || errors.Is(why, errTimeout) { // a new one would take its time as well
-		s.breakLink(why)
+	if inVain > 1 || isRedisError(why) && inVain > 0 || errors.Is(why, errTimeout) {
+		s.breakLink(why) // another one would do no better
 		return nil, why
 	}
 	next, err := s.connect(context.Background())

@@ -251,6 +251,7 @@ func TestAReadOnlyRedisTakesNoClaims(t *testing.T) {
 	master := redistest.New(t, redistest.Options{})
 	server := redistest.New(t, redistest.Options{})
 	s := opened(t, redis.Options{Endpoint: endpoint(t, server.URL())})
+	s.Join(idempotency.NewProcess(), nothing)
 	if err := server.Follow(master); err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,10 @@ if h ~= '' and string.byte(h) ~= 0 then
   if string.byte(h) ~= 1 or owner == string.rep('\0', 16) or owner ~= ARGV[3] and owner ~= ARGV[4] then
     return redis.call('GET', KEYS[1])
   end
-  if owner == ARGV[3] then return false end
+  if owner == ARGV[3] then
+    redis.call('SETRANGE', KEYS[1], 0, '\1') -- it changes nothing, and gives WAIT something to wait for
+    return false
+  end
 end
 if nowMillis() > tonumber(ARGV[7]) or string.sub(h, 1, 17) == '\0' .. ARGV[3] then
   return redis.error_reply('LATE the claim was given up before it came')
