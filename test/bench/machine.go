@@ -24,6 +24,7 @@ func (b *bench) describeMachine(ctx context.Context) [][2]string {
 		{"Go", runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH},
 	}
 	for _, v := range [][2]string{
+		{"Redis", redisVersion(ctx)},
 		{"nginx", nginxVersion(ctx)},
 		{"Varnish", varnishVersion(ctx)},
 		{"tutorial's program", tutorialVersions(ctx)},
@@ -39,6 +40,7 @@ func (b *bench) describeMachine(ctx context.Context) [][2]string {
 func missingPackages(ctx context.Context) []string {
 	var missing []string
 	for _, server := range []struct{ binary, name, packages string }{
+		{redisServer, "Redis", redisServer},
 		{"nginx", "nginx", "nginx"},
 		{"varnishd", "Varnish", "varnish"},
 	} {

@@ -20,6 +20,9 @@ func (r *report) method() []string {
 		"RSS is the sum of a contender's processes; memory that they share counts more than once. The heap is what is left after two garbage collections. A store's size is the sum of its files.",
 		"Starts count from exec, at intervals of a millisecond, and find the files in the page cache.",
 	}
+	if r.hasContender("sidecar, fresh, Redis") {
+		notes = append(notes, "The Redis store's redis-server has a turn's cores too; its CPU and memory are not counted as the sidecar's.")
+	}
 	if r.hasContender("nginx") {
 		notes = append(notes, "nginx has one worker for each core, keeps connections to the upstream and clients' for as long as they like, writes no access log, and caches POST under the key (`proxy_cache_methods`). Its files are not synced.")
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os/exec"
+	"strings"
 )
 
 // redisServer is the program of the Redis store.
@@ -31,6 +32,16 @@ var redisStore = store{
 	},
 	note:  " (AOF everysec)",
 	fresh: 0.50,
+}
+
+func redisVersion(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, redisServer, "--version").Output()
+	if err != nil {
+		return ""
+	}
+	_, version, _ := strings.Cut(string(out), "v=")
+	version, _, _ = strings.Cut(version, " ")
+	return version
 }
 
 // installedStores are those whose programs are installed.
