@@ -81,3 +81,32 @@ func TestTheRightsThatTheReadmeNamesSuffice(t *testing.T) {
 		t.Errorf("the log says:\n%s", text)
 	}
 }
+
+func TestTheRightsSufficeBehindSentinelAndInACluster(t *testing.T) {
+	user := append([]string{"--user", "sidecar", "on", ">pw"}, strings.Fields(rights)...)
+	server := redistest.New(t, redistest.Options{Args: user})
+	sentinel := redistest.NewSentinel(t, redistest.SentinelOptions{Master: server, Name: "calls"})
+	cluster := redistest.NewCluster(t, 3, redistest.Options{Args: user})
+	for name, url := range map[string]string{
+		"Sentinel":  "redis://sidecar:pw@" + sentinel.Addr() + "?master_set=calls",
+		"a Cluster": "redis://sidecar:pw@" + cluster.Addrs()[0],
+	} {
+		var log logBuffer
+		s := opened(t, redis.Options{Endpoint: endpoint(t, url), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		s.Join(idempotency.NewProcess(), nothing)
+		for _, key := range []string{"a", "b", "c", "d"} { // of several nodes
+			rec := started(key)
+			rec.Adoption = idempotency.NewAdoptionID("org", "scope", rec.Fingerprint)
+			eventually(t, "claiming with "+name, func() bool {
+				made, _ := claim(s, rec)
+				return made
+			})
+			if err := s.Finish(t.Context(), done(rec, 100)); err != nil {
+				t.Errorf("finishing with %s: %v", name, err)
+			}
+		}
+		if text := log.String(); strings.Contains(text, "NOPERM") {
+			t.Errorf("with %s, the log says:\n%s", name, text)
+		}
+	}
+}
