@@ -372,3 +372,23 @@ func TestACallThatNobodyCanBeAtIsNotWaitedFor(t *testing.T) {
 		f.a.wantSent(0)
 	})
 }
+
+func TestACallerWhoseDuplicateRunsAfterAllWaitsForIt(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		refuse := f.upstream.holds()
+		f.upstream.becomes(freed("no"))
+		first := f.a.start(f.a.keyed("k"))
+		answer := f.upstream.holds()
+		second := f.b.start(f.b.keyed("k"))
+		time.Sleep(wait - time.Second)
+		refuse()
+		first.outcome()
+		time.Sleep(time.Minute) // longer than a duplicate waits
+		if !second.waiting() {
+			t.Fatalf("the caller was told %v after %v", second.err, second.took)
+		}
+		answer()
+		want(t, second.outcome(), executed, isFreed, "no")
+		f.a.wantSent(2)
+	})
+}

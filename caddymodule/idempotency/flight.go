@@ -13,6 +13,7 @@ type flight struct {
 	id          ID
 	fingerprint Fingerprint
 	callers     atomic.Int64
+	ours        atomic.Bool // the call was claimed here
 
 	unanswered chan struct{} // closed once it is clear that no answer is recorded, if that is before bound and done
 	bound      chan struct{} // closed once the call is claimed under fingerprint, here or by another process

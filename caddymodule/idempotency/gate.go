@@ -200,7 +200,10 @@ func (g *Gate) await(ctx context.Context, f *flight, call Call, first, adopter b
 			defer timer.Stop()
 			expired = timer.C
 		case <-expired:
-			return nil, ErrInUse
+			if !first || !f.ours.Load() {
+				return nil, ErrInUse
+			}
+			expired = nil // its own call runs after all
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -258,6 +261,7 @@ func (g *Gate) fly(f *flight, call Call) {
 		return
 	}
 	f.bind()
+	f.ours.Store(true)
 
 	g.hold(f, claim.record)
 	result := g.send(ctx, call, claim)
