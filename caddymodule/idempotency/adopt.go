@@ -80,7 +80,7 @@ func (g *Gate) settle(id ID, out *Outcome) {
 	switch out.Fate {
 	case Kept:
 		if g.shared != nil {
-			g.notes.add(&g.notes.settled, out.owner, id)
+			g.notes.settled.add(out.owner, id)
 			g.noteSettled(ctx, out.owner, id)
 			return
 		}
@@ -161,7 +161,7 @@ func (g *Gate) look(ctx context.Context, ward *ward, call Call) (look, error) {
 			seen.attended = true
 			continue
 		}
-		if g.notes.isSettled(rec.Owner) {
+		if g.notes.settled.has(rec.Owner) {
 			continue
 		}
 		elsewhere, err := lives.attendedElsewhere(ctx, rec)

@@ -25,40 +25,42 @@ func (g *Gate) attendance(call Call) Owner {
 // has left, or has its answer. Others ask for a sign of life before they take a
 // caller for present, and before each the notes are taken to the store.
 type notes struct {
-	mu      sync.Mutex
-	leaving map[Owner]ID // guarded by mu; whom a caller has left, by its token
-	settled map[Owner]ID // guarded by mu; what was delivered, by the token of its claim
+	leaving noteSet // whom a caller has left, by its token
+	settled noteSet // what was delivered, by the token of its claim
 }
 
-// add adds a note to one of the maps.
-func (n *notes) add(to *map[Owner]ID, token Owner, id ID) {
+// noteSet is notes of one kind: the IDs of records, by tokens.
+type noteSet struct {
+	mu  sync.Mutex
+	ids map[Owner]ID // guarded by mu
+}
+
+func (n *noteSet) add(token Owner, id ID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if *to == nil {
-		*to = make(map[Owner]ID)
+	if n.ids == nil {
+		n.ids = make(map[Owner]ID)
 	}
-	(*to)[token] = id
+	n.ids[token] = id
 }
 
-func (n *notes) remove(from *map[Owner]ID, token Owner) {
+func (n *noteSet) remove(token Owner) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	delete(*from, token)
+	delete(n.ids, token)
 }
 
-func (n *notes) all(of *map[Owner]ID) map[Owner]ID {
+func (n *noteSet) has(token Owner) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return maps.Clone(*of)
-}
-
-// isSettled tells whether the answer of the claim with the token owner was
-// delivered, though the store may not know.
-func (n *notes) isSettled(owner Owner) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_, ok := n.settled[owner]
+	_, ok := n.ids[token]
 	return ok
+}
+
+func (n *noteSet) all() map[Owner]ID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.ids)
 }
 
 // unattend notes that the caller of call has left. Where the store does not
@@ -67,7 +69,7 @@ func (g *Gate) unattend(call Call) {
 	if call.attendant == (Owner{}) {
 		return
 	}
-	g.notes.add(&g.notes.leaving, call.attendant, call.ID)
+	g.notes.leaving.add(call.attendant, call.ID)
 	if !g.use.enter() {
 		return // the store is closed
 	}
@@ -83,7 +85,7 @@ func (g *Gate) unattendNow(ctx context.Context, call Call) {
 	if call.attendant == (Owner{}) {
 		return
 	}
-	g.notes.add(&g.notes.leaving, call.attendant, call.ID)
+	g.notes.leaving.add(call.attendant, call.ID)
 	g.noteLeaving(ctx, call.attendant, call.ID)
 }
 
@@ -93,7 +95,7 @@ func (g *Gate) noteLeaving(ctx context.Context, attendant Owner, id ID) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	if _, err := g.shared.Attend(ctx, id, attendant, Owner{}); err == nil {
-		g.notes.remove(&g.notes.leaving, attendant)
+		g.notes.leaving.remove(attendant)
 	}
 }
 
@@ -103,13 +105,13 @@ func (g *Gate) noteSettled(ctx context.Context, owner Owner, id ID) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	if err := g.shared.Settle(ctx, id, owner); err == nil {
-		g.notes.remove(&g.notes.settled, owner)
+		g.notes.settled.remove(owner)
 	}
 }
 
 // takeNotes takes all notes to the store, several at a time.
 func (g *Gate) takeNotes(ctx context.Context) error {
-	leaving, settled := g.notes.all(&g.notes.leaving), g.notes.all(&g.notes.settled)
+	leaving, settled := g.notes.leaving.all(), g.notes.settled.all()
 	if len(leaving)+len(settled) == 0 {
 		return nil
 	}
@@ -130,8 +132,8 @@ func (g *Gate) takeNotes(ctx context.Context) error {
 	}
 	all.Wait()
 	// What came after does not matter: who asks is to see what came before.
-	for attendant := range g.notes.all(&g.notes.leaving) {
-		if _, ok := leaving[attendant]; ok {
+	for attendant := range leaving {
+		if g.notes.leaving.has(attendant) {
 			return errors.New("noting that callers have left: the store did not take it")
 		}
 	}

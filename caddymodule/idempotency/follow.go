@@ -14,9 +14,6 @@ const followInterval = 500 * time.Millisecond
 // another process. It returns what the store has when that is over, nil for
 // nothing. A record that is still Started was left behind.
 func (g *Gate) follow(ctx context.Context, f *flight, rec *Record, call Call) (*Record, error) {
-	if !g.isElsewhere(rec, call) {
-		return rec, nil
-	}
 	var changed <-chan struct{}
 	var ticks <-chan time.Time
 	var watched Owner

@@ -33,7 +33,7 @@ func (g *Gate) record(rec *Record, fate Fate) (ours bool, err error) {
 		err = g.store.Finish(ctx, rec)
 	}
 	if errors.Is(err, ErrNotOwner) && fate != Freed && g.shared != nil {
-		return g.recordAnew(ctx, rec)
+		err = g.recordAnew(ctx, rec)
 	}
 	if errors.Is(err, ErrNotOwner) {
 		// Somebody else has taken the call over; what it records counts.
@@ -44,21 +44,19 @@ func (g *Gate) record(rec *Record, fate Fate) (ours bool, err error) {
 }
 
 // recordAnew makes the outcome of a call durable whose claim is not there any
-// more: a shared store can lose what it said it had, when it fails over. What
-// stands in the claim's place stays.
-func (g *Gate) recordAnew(ctx context.Context, rec *Record) (ours bool, err error) {
+// more: a shared store can lose what it said it had, when it fails over. It
+// returns ErrNotOwner where another claim stands in its place.
+func (g *Gate) recordAnew(ctx context.Context, rec *Record) error {
 	standing, err := g.shared.Renew(ctx, rec)
 	switch {
 	case err != nil:
-		return true, err
-	case standing == nil:
-		g.log.Error("the store had lost a call that was under way; its outcome is recorded anew",
-			slog.String("id", rec.ID.String()))
-		return true, g.store.Finish(ctx, rec)
-	default:
-		g.log.Warn("the call was taken over", slog.String("id", rec.ID.String()))
-		return false, nil
+		return err
+	case standing != nil:
+		return ErrNotOwner
 	}
+	g.log.Error("the store had lost a call that was under way; its outcome is recorded anew",
+		slog.String("id", rec.ID.String()))
+	return g.store.Finish(ctx, rec)
 }
 
 // keepRecording tries to record an outcome until it succeeds or patience ends,

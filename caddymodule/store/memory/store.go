@@ -13,11 +13,11 @@ import (
 	"container/list"
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 )
 
 // DefaultMaxSize is the size of a store whose options name none: some 30,000
@@ -192,12 +192,7 @@ func (s *Store) Unsettled(ctx context.Context, adoption idempotency.AdoptionID) 
 			recs = append(recs, e.rec)
 		}
 	}
-	slices.SortFunc(recs, func(a, b *idempotency.Record) int {
-		if c := a.Started.Compare(b.Started); c != 0 {
-			return c
-		}
-		return slices.Compare(a.ID[:], b.ID[:])
-	})
+	store.SortOldestFirst(recs)
 	return recs, nil
 }
 

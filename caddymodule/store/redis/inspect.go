@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,15 +80,11 @@ func ask(ctx context.Context, node rueidis.Client) (settings, error) {
 			about[name] = value
 		}
 	}
-	config, err := node.Do(ctx, node.B().ConfigGet().Parameter("appendfsync", "min-replicas-to-write").Build()).AsStrMap()
-	if err != nil {
-		if _, refused := rueidis.IsRedisErr(err); !refused {
-			return nil, err
-		}
+	config, err := node.Do(ctx, node.B().ConfigGet().Parameter("appendfsync").Build()).AsStrMap()
+	if err != nil && !isRedisError(err) {
+		return nil, err
 	}
-	for name, value := range config {
-		about[name] = value
-	}
+	maps.Copy(about, config)
 	return about, nil
 }
 

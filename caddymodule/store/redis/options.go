@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -202,7 +201,7 @@ func isNumber(s string) bool {
 func sameButAddress(a, b rueidis.ClientOption) bool {
 	return a.Username == b.Username && a.Password == b.Password && a.SelectDB == b.SelectDB &&
 		a.Sentinel.MasterSet == b.Sentinel.MasterSet && (a.TLSConfig == nil) == (b.TLSConfig == nil) &&
-		(a.DialCtxFn == nil) == (b.DialCtxFn == nil) && reflect.DeepEqual(a.ClientSetInfo, b.ClientSetInfo)
+		(a.DialCtxFn == nil) == (b.DialCtxFn == nil)
 }
 
 // clientOption returns what the client is made with.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 )
 
 var errClosed = errors.New("the store is closed")
@@ -70,22 +70,17 @@ func Open(o Options) (*Store, error) {
 
 // Get implements idempotency.Store.
 func (s *Store) Get(ctx context.Context, id idempotency.ID) (*idempotency.Record, error) {
-	e, err := s.get(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("getting record: %w", err)
-	}
-	return e.Record, nil
-}
-
-// get returns the entry of id; its Record is nil where there is none.
-func (s *Store) get(ctx context.Context, id idempotency.ID) (entry, error) {
 	result, err := s.do(ctx, func(c rueidis.Client) rueidis.Completed {
 		return c.B().Get().Key(s.recordKey(id)).Build()
 	})
 	if err != nil {
-		return entry{}, err
+		return nil, fmt.Errorf("getting record: %w", err)
 	}
-	return parseEntry(result)
+	e, err := parseEntry(result)
+	if err != nil {
+		return nil, fmt.Errorf("getting record: %w", err)
+	}
+	return e.Record, nil
 }
 
 func parseEntry(result rueidis.RedisResult) (entry, error) {
@@ -157,17 +152,12 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 	if err != nil {
 		return fmt.Errorf("finishing record: %w", err)
 	}
-	return finished(result, "finishing record")
-}
-
-// finished returns the error of a script that returns 1, or 0 to who does not
-// own the record.
-func finished(result rueidis.RedisResult, what string) error {
-	switch done, err := result.AsInt64(); {
+	done, err := result.AsInt64()
+	switch {
 	case err != nil:
-		return fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("finishing record: %w", err)
 	case done == 0:
-		return fmt.Errorf("%s: %w", what, idempotency.ErrNotOwner)
+		return fmt.Errorf("finishing record: %w", idempotency.ErrNotOwner)
 	default:
 		return nil
 	}
@@ -260,12 +250,7 @@ func (s *Store) Unsettled(ctx context.Context, adoption idempotency.AdoptionID) 
 			recs = append(recs, e.Record)
 		}
 	}
-	slices.SortFunc(recs, func(a, b *idempotency.Record) int {
-		if c := a.Started.Compare(b.Started); c != 0 {
-			return c
-		}
-		return slices.Compare(a.ID[:], b.ID[:])
-	})
+	store.SortOldestFirst(recs)
 	return recs, nil
 }
 
