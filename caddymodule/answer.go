@@ -52,7 +52,7 @@ func cacheStatus(out *idempotency.Outcome) string {
 		b = append(b, "genesys; hit"...)
 		if out.Stored {
 			b = append(b, "; ttl="...)
-			b = strconv.AppendInt(b, int64(max(time.Until(out.Expires), 0)/time.Second), 10)
+			b = strconv.AppendInt(b, int64(out.TTL/time.Second), 10)
 		}
 	case idempotency.Shared:
 		b = append(b, "genesys; fwd=miss; collapsed"...)

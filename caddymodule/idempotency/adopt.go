@@ -84,9 +84,20 @@ func (g *Gate) settle(id ID, out *Outcome) {
 			g.noteSettled(ctx, out.owner, id)
 			return
 		}
-		err = g.store.Settle(ctx, id, out.owner)
+		if err = g.store.Settle(ctx, id, out.owner); err != nil {
+			// Until the store has taken it, the call is no orphan all the same.
+			g.notes.settled.add(out.owner, id)
+			g.insist("noting the delivery of an answer", id, func(ctx context.Context) error {
+				err := g.store.Settle(ctx, id, out.owner)
+				if err == nil {
+					g.notes.settled.remove(out.owner)
+				}
+				return err
+			})
+			return
+		}
 	case Unsure:
-		err = g.store.Tell(ctx, id, out.owner, time.Now())
+		err = g.store.Tell(ctx, id, out.owner, g.clock.Now())
 	case Freed: // there is no record any more
 	}
 	if err != nil {
@@ -246,7 +257,7 @@ func (g *Gate) adoptable(ctx context.Context, rec *Record, lives *lives, window 
 			since = t
 		}
 	}
-	age := time.Since(since)
+	age := g.clock.Now().Sub(since)
 	return age <= window, age > max(window, staleOrphan), nil
 }
 

@@ -74,30 +74,31 @@ func NewCache(size int64) (*Cache, error) {
 	return &Cache{entries: entries}, nil
 }
 
-// Get returns the record of id, if the cache happens to hold it.
-func (c *Cache) Get(id ID) *Record {
-	if e := c.entry(id); e != nil {
+// Get returns the record of id, if the cache happens to hold it and it has not
+// expired now.
+func (c *Cache) Get(id ID, now time.Time) *Record {
+	if e := c.entry(id, now); e != nil {
 		return e.Record
 	}
 	return nil
 }
 
-func (c *Cache) entry(id ID) *cached {
+func (c *Cache) entry(id ID, now time.Time) *cached {
 	if c == nil || c.entries == nil {
 		return nil
 	}
 	// An ID is a hash, so that its first bytes are as good a key as any. Two
 	// IDs that share them are told apart by the record itself.
 	e, ok := c.entries.Get(shortID(id))
-	if !ok || e.ID != id || e.Expired(time.Now()) {
+	if !ok || e.ID != id || e.Expired(now) {
 		return nil
 	}
 	return e
 }
 
-// set offers rec to the cache.
-func (c *Cache) set(rec *Record) {
-	if c == nil || c.entries == nil || rec.State != Done || rec.Answer == nil {
+// set offers rec to the cache. now is the time that it goes by.
+func (c *Cache) set(rec *Record, now time.Time) {
+	if c == nil || c.entries == nil || rec.State != Done || rec.Answer == nil || rec.Expired(now) {
 		return
 	}
 	c.mu.RLock()
@@ -106,7 +107,7 @@ func (c *Cache) set(rec *Record) {
 		return
 	}
 	cost := int64(entryOverhead + len(rec.Answer.Header) + len(rec.Answer.Body))
-	c.entries.SetWithTTL(shortID(rec.ID), &cached{Record: rec}, cost, time.Until(rec.Expires))
+	c.entries.SetWithTTL(shortID(rec.ID), &cached{Record: rec}, cost, rec.Expires.Sub(now))
 }
 
 // Close empties the cache, which then holds nothing more.

@@ -27,7 +27,7 @@ func (w *world) useCache() *idempotency.Cache {
 func settled(cache *idempotency.Cache, key string) *idempotency.Record {
 	time.Sleep(time.Second)
 	synctest.Wait()
-	return cache.Get(idOf(key))
+	return cache.Get(idOf(key), time.Now())
 }
 
 func TestCachedAnswerIsToldWithoutTheStore(t *testing.T) {
@@ -131,7 +131,7 @@ func TestCacheIsTakenOutOfUseBySettingAnother(t *testing.T) {
 		if settled(second, "k") == nil {
 			t.Error("the new cache is not used")
 		}
-		if first.Get(idOf("k")) != nil {
+		if first.Get(idOf("k"), time.Now()) != nil {
 			t.Error("a closed cache holds something")
 		}
 	})
@@ -146,7 +146,7 @@ func TestNoCacheHoldsNothing(t *testing.T) {
 		for _, cache := range []*idempotency.Cache{nil, {}, off} {
 			w.gate.SetCache(cache)
 			w.do(w.keyed("k"))
-			if cache.Get(idOf("k")) != nil {
+			if cache.Get(idOf("k"), time.Now()) != nil {
 				t.Error("it holds something")
 			}
 			cache.Close()

@@ -17,12 +17,12 @@ func TestCacheTellsIDsApartThatBeginAlike(t *testing.T) {
 		defer cache.Close()
 		a, b := NewID("o", "a", "k"), NewID("o", "a", "k")
 		b[len(b)-1]++
-		cache.set(&Record{ID: a, State: Done, Answer: &Answer{}, Expires: time.Now().Add(time.Hour)})
+		cache.set(&Record{ID: a, State: Done, Answer: &Answer{}, Expires: time.Now().Add(time.Hour)}, time.Now())
 		time.Sleep(time.Second)
-		if cache.Get(a) == nil {
+		if cache.Get(a, time.Now()) == nil {
 			t.Fatal("it does not hold the record")
 		}
-		if rec := cache.Get(b); rec != nil {
+		if rec := cache.Get(b, time.Now()); rec != nil {
 			t.Errorf("it takes %v for the other", rec.ID)
 		}
 	})

@@ -97,7 +97,7 @@ func (c *Claim) Honored() bool { return c.record.Honored }
 func (c *Claim) Rekey(ctx context.Context, key string) error {
 	next := *c.record
 	next.UpstreamKey = key
-	next.Started = time.Now()
+	next.Started = c.gate.clock.Now()
 	if err := c.gate.store.Finish(ctx, &next); err != nil {
 		return storeError(err)
 	}
@@ -160,7 +160,8 @@ type Outcome struct {
 	Answer  *Answer       // nil: there is none to tell, see Fate
 	Rest    io.ReadCloser // see Result; to be closed by who got the outcome
 	Stored  bool          // repeats will be told the same
-	Expires time.Time     // when the record ends; zero unless Stored
+	Expires time.Time     // when the record ends, by the store's clock; zero unless Stored
+	TTL     time.Duration // how far off that is, where the outcome is Replayed
 	Adopted bool          // the call was made by another caller, who had left
 
 	tooLarge bool // the answer was not kept

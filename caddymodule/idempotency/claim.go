@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 )
 
 // claim finds out what is known of the call of f and, if it may be sent,
@@ -29,9 +28,9 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 		if present != nil {
 			if !g.mayResend(present, call) {
 				if present.State == Done {
-					g.cache.Load().set(present)
+					g.cache.Load().set(present, g.clock.Now())
 				}
-				out, err := replay(present, call.Fingerprint)
+				out, err := replay(present, call.Fingerprint, g.clock.Now())
 				if out != nil && isClosed(f.followed) {
 					out.Manner = Shared
 				}
@@ -84,7 +83,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 
 // fresh returns the record of a call that nothing is known of.
 func (g *Gate) fresh(call Call) *Record {
-	now := time.Now()
+	now := g.clock.Now()
 	return &Record{
 		ID:          call.ID,
 		State:       Started,
@@ -141,7 +140,7 @@ func (g *Gate) isUnused(rec *Record) bool {
 // the deadline of a call that starts now: as it was configured when rec was
 // made, and as it is now.
 func (g *Gate) trusted(rec *Record, call Call) bool {
-	return rec.Honored && call.Honored && time.Now().Add(call.Deadline).Before(rec.Started.Add(trust))
+	return rec.Honored && call.Honored && g.clock.Elapsed(rec.Started)+call.Deadline < trust
 }
 
 // takeOver makes next the record of a claim over rec: the same call, sent again

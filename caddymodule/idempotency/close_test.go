@@ -45,7 +45,7 @@ func TestCloseClosesTheStoreAndRefusesCalls(t *testing.T) {
 		if w.store.closed != 1 {
 			t.Errorf("the store was closed %d times", w.store.closed)
 		}
-		if cache.Get(idOf("k")) != nil {
+		if cache.Get(idOf("k"), time.Now()) != nil {
 			t.Error("the cache is not closed")
 		}
 		w.doErr(w.keyed("k"), idempotency.ErrClosed)

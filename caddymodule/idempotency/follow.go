@@ -79,5 +79,5 @@ func (g *Gate) isElsewhere(rec *Record, call Call) bool {
 	if claimed := rec.Expires.Add(-call.Retention); claimed.After(end) {
 		end = claimed
 	}
-	return time.Now().Before(end.Add(followMargin))
+	return g.clock.Now().Before(end.Add(followMargin))
 }

@@ -41,6 +41,7 @@ const trust = 24 * time.Hour
 type Gate struct {
 	store   Store
 	shared  SharedStore // the store, if it is one; else nil
+	clock   Clock
 	process Process
 	opened  time.Time
 	limits  Limits
@@ -78,13 +79,17 @@ func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
 	g := &Gate{
 		store:   store,
 		process: NewProcess(),
-		opened:  time.Now(),
+		clock:   wallClock{},
 		limits:  limits.withDefaults(),
 		log:     log,
 		flights: make(map[ID]*flight),
 		lost:    make(map[Owner]lostCall),
 		unused:  make(map[Owner]time.Time),
 	}
+	if clock, ok := store.(Clock); ok {
+		g.clock = clock
+	}
+	g.opened = g.clock.Now()
 	g.crew = newCrew(g.fly)
 	if shared, ok := store.(SharedStore); ok {
 		g.shared = shared
@@ -106,14 +111,15 @@ func (g *Gate) Unrecorded() int64 { return g.unrecorded.Load() }
 //
 // It is a shortcut past all that Do needs to know of a call that may be sent.
 func (g *Gate) Replay(id ID, r Request) (*Outcome, error) {
-	e := g.cache.Load().entry(id)
+	now := g.clock.Now()
+	e := g.cache.Load().entry(id, now)
 	switch {
 	case e == nil:
 		return nil, nil
 	case !e.isFor(r):
 		return nil, ErrKeyReused
 	default:
-		return replay(e.Record, e.Fingerprint)
+		return replay(e.Record, e.Fingerprint, now)
 	}
 }
 
@@ -143,8 +149,9 @@ func (g *Gate) Do(ctx context.Context, call Call) (*Outcome, error) {
 // call's own caller: it waits as long as that would have.
 func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, error) {
 	for {
-		if rec := g.cache.Load().Get(call.ID); rec != nil {
-			return replay(rec, call.Fingerprint)
+		now := g.clock.Now()
+		if rec := g.cache.Load().Get(call.ID, now); rec != nil {
+			return replay(rec, call.Fingerprint, now)
 		}
 		f, first, err := g.board(call)
 		if err != nil {
@@ -272,7 +279,7 @@ func (g *Gate) fly(f *flight, call Call) {
 		cancel()
 	}
 
-	rec := finished(claim.record, result, call.Retention)
+	rec := finished(claim.record, result, g.clock.Now(), call.Retention)
 	ours, err := g.record(rec, result.Fate)
 	if err != nil {
 		// The call is over but the store does not know. Until it does, the
@@ -293,7 +300,7 @@ func (g *Gate) fly(f *flight, call Call) {
 	}
 	out = told(rec, result)
 	if ours && result.Fate != Freed {
-		g.cache.Load().set(rec)
+		g.cache.Load().set(rec, rec.Finished)
 		out.Stored, out.Expires = out.Rest == nil, rec.Expires
 	}
 	g.land(f)
@@ -312,10 +319,11 @@ func (g *Gate) send(ctx context.Context, call Call, claim *Claim) (result Result
 	return call.Send(ctx, claim)
 }
 
-// finished returns the record of a call that was sent as rec and came to result.
-func finished(rec *Record, result Result, retention time.Duration) *Record {
+// finished returns the record of a call that was sent as rec and has come to
+// result now.
+func finished(rec *Record, result Result, now time.Time, retention time.Duration) *Record {
 	end := *rec
-	end.Finished = time.Now()
+	end.Finished = now
 	end.Expires = end.Finished.Add(retention)
 	switch {
 	case result.Fate != Unsure:
@@ -344,8 +352,8 @@ func told(rec *Record, result Result) *Outcome {
 	}
 }
 
-// replay tells what rec holds to a caller with fingerprint fp.
-func replay(rec *Record, fp Fingerprint) (*Outcome, error) {
+// replay tells what rec holds now to a caller with fingerprint fp.
+func replay(rec *Record, fp Fingerprint, now time.Time) (*Outcome, error) {
 	if rec.Fingerprint != fp {
 		return nil, ErrKeyReused
 	}
@@ -356,6 +364,7 @@ func replay(rec *Record, fp Fingerprint) (*Outcome, error) {
 		Answer:  rec.Answer,
 		Stored:  true,
 		Expires: rec.Expires,
+		TTL:     max(rec.Expires.Sub(now), 0),
 		owner:   rec.Owner,
 	}
 	switch {

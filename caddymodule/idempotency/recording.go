@@ -80,7 +80,7 @@ type lostCall struct{ since, expires time.Time }
 func (g *Gate) lose(claim *Record) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := time.Now()
+	now := g.clock.Now()
 	maps.DeleteFunc(g.lost, func(_ Owner, l lostCall) bool { return l.expires.Before(now) })
 	g.lost[claim.Owner] = lostCall{since: now, expires: claim.Expires}
 }
@@ -93,7 +93,7 @@ func (g *Gate) giveUp(claim *Record) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := time.Now()
+	now := g.clock.Now()
 	maps.DeleteFunc(g.unused, func(_ Owner, expires time.Time) bool { return expires.Before(now) })
 	g.unused[claim.Owner] = claim.Expires
 }
@@ -125,7 +125,7 @@ func (g *Gate) forget(rec, before *Record) {
 	back := *before
 	back.Owner = rec.Owner
 	if back.State == Started { // by a process that is gone
-		back.State, back.Finished = Open, time.Now()
+		back.State, back.Finished = Open, g.clock.Now()
 	}
 	restore := func(ctx context.Context) error { return g.store.Finish(ctx, &back) }
 	g.insist(what, rec.ID, restore)
@@ -135,9 +135,9 @@ func (g *Gate) forget(rec, before *Record) {
 }
 
 // insist does what the store has to be told of the record of id, though no
-// caller waits for it. Where another process might wait for it in vain, it is
-// done in the background, and tried again for recordPatience; no more are under
-// way at a time than calls may be.
+// caller waits for it: in a shared store in the background, where others may wait
+// for it. What fails is tried again in the background for recordPatience; no more
+// are under way at a time than calls may be.
 func (g *Gate) insist(what string, id ID, do func(context.Context) error) {
 	var err error
 	try := func() bool {
@@ -146,10 +146,7 @@ func (g *Gate) insist(what string, id ID, do func(context.Context) error) {
 		err = do(ctx)
 		return err == nil || errors.Is(err, ErrNotOwner)
 	}
-	if g.shared == nil {
-		if !try() {
-			g.log.Warn(what, slog.String("id", id.String()), slog.Any("error", err))
-		}
+	if g.shared == nil && try() {
 		return
 	}
 	if !g.use.enter() {
@@ -164,7 +161,7 @@ func (g *Gate) insist(what string, id ID, do func(context.Context) error) {
 	go func() {
 		defer g.use.leave()
 		defer g.insisting.Add(-1)
-		if try() {
+		if g.shared != nil && try() {
 			return
 		}
 		g.log.Warn(what+", which is tried again", slog.String("id", id.String()), slog.Any("error", err))

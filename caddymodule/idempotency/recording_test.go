@@ -177,3 +177,57 @@ func TestUnrecordedCallsCountAsCallsUnderWay(t *testing.T) {
 		want(t, w.do(w.keyed("b")), executed, isKept, "ran under up-b")
 	})
 }
+
+// A store that comes back may have made a claim that it reported as failed. It
+// must not look like a call that was left behind, least of all to the next
+// process.
+func TestUnusedClaimIsReleasedOnceTheStoreIsBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.store.lose(opClaim)
+		w.store.fail(opRelease)
+		w.doErr(w.keyed("k"), idempotency.ErrStore)
+		time.Sleep(5 * time.Minute)
+		w.store.mend()
+		time.Sleep(10 * time.Second)
+		if rec := w.record("k"); rec != nil {
+			t.Errorf("the unused claim is still there: %+v", rec)
+		}
+		w.restart()
+		want(t, w.do(w.keyed("k")), executed, isKept, "ran under up-k")
+		w.wantSent(1)
+	})
+}
+
+func TestClaimThatWasNotMadeIsNotReleased(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.store.hookBefore(opClaim, func() error { return idempotency.ErrNotMade })
+		w.doErr(w.keyed("k"), idempotency.ErrStore)
+		time.Sleep(time.Minute)
+		if n := w.store.calls(opRelease); n != 0 {
+			t.Errorf("it was released %d times", n)
+		}
+	})
+}
+
+func TestDeliveryThatCouldNotBeNotedIsRememberedAndNotedLater(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		out := w.do(w.keyless("r"))
+		w.store.fail(opSettle)
+		out.Settle(true)
+		second := w.do(w.keyless("r"))
+		if second.Adopted {
+			t.Error("a caller that has its answer was taken for one that lacks it")
+		}
+		second.Settle(true)
+		w.store.mend()
+		time.Sleep(10 * time.Second)
+		if left, err := w.store.Unsettled(t.Context(), w.keyless("r").Adoption); err != nil || len(left) > 0 {
+			t.Errorf("%d calls are unsettled, %v", len(left), err)
+		}
+		w.restart()
+		if w.do(w.keyless("r")).Adopted {
+			t.Error("it was forgotten that the caller has its answer")
+		}
+		w.wantSent(3)
+	})
+}

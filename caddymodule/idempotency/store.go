@@ -60,6 +60,24 @@ type Store interface {
 	Close() error
 }
 
+// Clock is a Store with a clock of its own, by which its records go: times in
+// them are compared with no other. Where a store has none, that is the wall clock.
+type Clock interface {
+	// Now tells the time.
+	Now() time.Time
+
+	// Elapsed tells how long ago since is at the most. Where a clock cannot know
+	// for sure how much time has passed, it is behind: what it says is kept for a
+	// while is kept for at least as long.
+	Elapsed(since time.Time) time.Duration
+}
+
+// wallClock is the Clock of stores that have none.
+type wallClock struct{}
+
+func (wallClock) Now() time.Time                        { return time.Now() }
+func (wallClock) Elapsed(since time.Time) time.Duration { return time.Since(since) }
+
 // ClaimGrace is how long after it was asked for a claim can be made that has
 // returned an error: it may be under way in a network that has stopped.
 const ClaimGrace = 10 * time.Second
