@@ -25,7 +25,15 @@
 //
 // Once a write to the disk has failed, the store has failed: nothing is written
 // any more, every method returns an error that wraps ErrFailed, and what is on
-// the disk stays as a crash at that moment would have left it. Opening the
-// directory again is the only way on. See guard.go for how Pebble, which would
-// end the process instead, is brought to that.
+// the disk stays as a crash at that moment would have left it. See guard.go for
+// how Pebble, which would end the process instead, is brought to that.
+//
+// From then on the store tries to open its directory anew, as after a crash, and
+// holds its locks meanwhile; when that succeeds, it serves again. A change that
+// was reported as failed may then turn out to have been made. See reopen.go.
+//
+// # Time
+//
+// Records go by a clock of the store's own, which the wall clock's being set does
+// not disturb. See clock.go.
 package disk

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,14 +71,64 @@ type guardedFS struct {
 	vfs.FS
 	guard *guard
 	seal  *seal
+
+	locked  bool     // the store has the database's lock already
+	opening *opening // nil: the database is new
 }
 
 var _ vfs.FS = (*guardedFS)(nil)
+
+// opening notes which tables are made while a database is opened. If it cannot
+// be opened, they are removed again: on a disk that is almost full, attempt after
+// attempt would else eat up what room somebody makes. Nothing refers to them
+// before a marker is moved to a new manifest.
+type opening struct {
+	mu     sync.Mutex
+	over   bool     // guarded by mu
+	marked bool     // guarded by mu; a marker may have been moved
+	tables []string // guarded by mu
+}
+
+// creating notes that the file name is about to be made.
+func (o *opening) creating(name string) {
+	if o == nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch base := filepath.Base(name); {
+	case o.over:
+	case strings.HasPrefix(base, "marker."):
+		o.marked = true
+	case filepath.Ext(base) == ".sst":
+		o.tables = append(o.tables, name)
+	}
+}
+
+// undo removes what was made in vain. The database must be closed.
+func (o *opening) undo(fsys vfs.FS) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.marked {
+		return
+	}
+	for _, name := range o.tables {
+		_ = fsys.Remove(name) // one too many does no harm
+	}
+}
+
+// end ends the noting.
+func (o *opening) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over, o.tables = true, nil
+}
 
 // open makes a file for writing. Pebble leaves permissions to the umask.
 func (f *guardedFS) open(name string, open func() (vfs.File, error)) (vfs.File, error) {
 	var file vfs.File
 	_ = f.guard.try(func() error {
+		f.opening.creating(name)
 		opened, err := open()
 		if err != nil {
 			return err
@@ -127,7 +178,10 @@ func (f *guardedFS) Link(from, to string) error {
 }
 
 func (f *guardedFS) Rename(from, to string) error {
-	return f.guard.try(func() error { return f.FS.Rename(from, to) })
+	return f.guard.try(func() error {
+		f.opening.creating(to)
+		return f.FS.Rename(from, to)
+	})
 }
 
 func (f *guardedFS) MkdirAll(dir string, _ os.FileMode) error {
@@ -155,6 +209,9 @@ func (f *guardedFS) RemoveAll(name string) error {
 }
 
 func (f *guardedFS) Lock(name string) (io.Closer, error) {
+	if f.locked {
+		return io.NopCloser(nil), nil
+	}
 	lock, err := f.FS.Lock(name)
 	if err != nil {
 		return nil, err

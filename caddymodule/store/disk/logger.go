@@ -27,7 +27,7 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	err := fmt.Errorf(format, args...)
 	l.guard.fail(err)
-	l.Error("database failed", "error", err)
+	l.Debug("database failed", "error", err) // the store tells at error level
 }
 
 // eventListener logs what happens in the background. Pebble would end the

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -36,12 +35,17 @@ type Options struct {
 	Logger *slog.Logger
 
 	// Now tells the time that records expire by. It must be safe for
-	// concurrent use. nil: time.Now.
+	// concurrent use. nil: a clock of the store's own, which the wall clock's
+	// being set does not disturb.
 	Now func() time.Time
 
 	// SweepInterval is how often expired records are removed. 0:
 	// DefaultSweepInterval. Negative: never, for tests.
 	SweepInterval time.Duration
+
+	// For tests.
+	reopenDelay time.Duration
+	machine     func() (wall time.Time, boot string, uptime time.Duration)
 }
 
 var (
@@ -52,9 +56,9 @@ var (
 	// ErrLocked is what Open's errors wrap where the directory is in use.
 	ErrLocked = errors.New("locked")
 
-	// ErrFailed is what errors wrap once a write has failed. The store must be
-	// closed and opened again.
-	ErrFailed = errors.New("the store has failed and takes nothing more until it is opened again")
+	// ErrFailed is what errors wrap once a write has failed, until the store has
+	// opened its directory anew.
+	ErrFailed = errors.New("the store has failed and refuses everything until it can be opened anew, which is tried by itself")
 
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("the store is closed")
@@ -72,19 +76,18 @@ func open(dir string, opts Options, fsys vfs.FS) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	if opts.Now == nil {
-		opts.Now = time.Now
+	if opts.machine == nil {
+		opts.machine = readMachine
 	}
 	if opts.SweepInterval == 0 {
 		opts.SweepInterval = DefaultSweepInterval
 	}
-	s, err := openStore(dir, opts, fsys)
-	if errors.Is(err, ErrDamaged) {
-		return nil, fmt.Errorf("opening store %s: %w; restore it from a copy, or move the directory away "+
-			"to start with an empty store, which forgets every answer", dir, err)
+	if opts.reopenDelay == 0 {
+		opts.reopenDelay = reopenDelay
 	}
+	s, err := openStore(dir, opts, fsys)
 	if err != nil {
-		return nil, fmt.Errorf("opening store %s: %w", dir, err)
+		return nil, fmt.Errorf("opening store %s: %w", dir, withAdvice(err))
 	}
 	return s, nil
 }
@@ -94,13 +97,13 @@ func openStore(dir string, opts Options, fsys vfs.FS) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(dir, fsys)
-	if err != nil {
+	s := &Store{fs: fsys, options: opts, logger: opts.Logger, stop: make(chan struct{})}
+	if s.lock, err = takeLock(dir, fsys); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, lock.Close())
+			err = errors.Join(err, s.lock.Close())
 		}
 	}()
 
@@ -112,25 +115,24 @@ func openStore(dir string, opts Options, fsys vfs.FS) (_ *Store, err error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if s.dbLock, err = takeLock(db, fsys); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.dbLock.Close())
+		}
+	}()
 
-	s := &Store{guard: newGuard(), lock: lock, now: opts.Now, logger: opts.Logger, stop: make(chan struct{})}
-	seal := newSeal(fsys, db)
-	if err := seal.verify(); err != nil {
-		return nil, err
-	}
-	if err := checkTail(fsys, db); err != nil {
-		return nil, err
-	}
-	s.db, err = openDB(db, &guardedFS{FS: fsys, guard: s.guard, seal: seal}, opts.Logger, true)
+	d, err := openDatabase(dir, opts.Logger, fsys)
 	if err != nil {
 		return nil, err
 	}
-	s.groups.db, s.groups.guard = s.db, s.guard
-	if err := s.checkFormat(); err != nil {
-		return nil, errors.Join(err, s.db.Close())
-	}
-	if err := s.loadTally(); err != nil {
-		return nil, errors.Join(err, s.db.Close())
+	s.install(d)
+	if opts.Now == nil {
+		if err := errors.Join(s.startClock(), s.failed()); err != nil {
+			return nil, errors.Join(err, closeDB(s.db))
+		}
 	}
 	s.background.Go(func() { s.run(opts.SweepInterval) })
 	return s, nil
@@ -157,7 +159,7 @@ func prepareDir(dir string) (string, error) {
 	ours := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == dbName && e.IsDir() })
 	for _, e := range entries {
 		switch e.Name() {
-		case lockName, newDBName, "lost+found": // the latter comes with a file system of its own
+		case lockName, newDBName, probeName, "lost+found": // the latter comes with a file system of its own
 		default:
 			if !ours {
 				return "", fmt.Errorf("the directory holds %q and no store; name one that is empty or does not exist", e.Name())
@@ -167,29 +169,6 @@ func prepareDir(dir string) (string, error) {
 	// A volume may be someone else's to change. What is within is not.
 	_ = chmod(dir, dirPerm)
 	return dir, nil
-}
-
-// lockDir takes the lock of dir.
-func lockDir(dir string, fsys vfs.FS) (io.Closer, error) {
-	name := filepath.Join(dir, lockName)
-	lock, err := fsys.Lock(name)
-	var (
-		pathError *fs.PathError
-		errno     syscall.Errno
-	)
-	switch {
-	case err == nil:
-		return lock, chmod(name, filePerm)
-	case errors.As(err, &pathError):
-		return nil, err
-	case !errors.As(err, &errno):
-		return nil, fmt.Errorf("%w by this process: it is open already", ErrLocked)
-	case errno == syscall.EAGAIN || errno == syscall.EACCES:
-		return nil, fmt.Errorf("%w by another process; if that is this sidecar already running, use 'caddy reload' "+
-			"to change its configuration, and stop it before 'caddy run' or 'caddy validate'", ErrLocked)
-	default:
-		return nil, fmt.Errorf("locking %s: %w", name, err)
-	}
 }
 
 // create makes an empty database in dir.
@@ -219,31 +198,6 @@ func create(dir string, logger *slog.Logger, fsys vfs.FS) error {
 		return err
 	}
 	return errors.Join(syncDir(fsys, dir), syncDir(fsys, filepath.Dir(dir)))
-}
-
-// openDB opens the database in dir. Unless exists is true, it makes it.
-func openDB(dir string, fsys *guardedFS, logger *slog.Logger, exists bool) (db *pebble.DB, err error) {
-	// Pebble panics on some of the damage it meets.
-	defer func() {
-		if r := recover(); r != nil {
-			db, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
-		}
-	}()
-	db, err = pebble.Open(dir, databaseOptions(fsys, logger, exists))
-	if failure := fsys.guard.failure(); failure != nil {
-		if db != nil {
-			_ = db.Close() // closes files that are frozen
-		}
-		err = failure
-	}
-	switch {
-	case err == nil:
-		return db, nil
-	case exists:
-		return nil, damage(err)
-	default:
-		return nil, err
-	}
 }
 
 // damage returns err, which Pebble returned when it opened an existing
@@ -290,25 +244,6 @@ func databaseOptions(fsys *guardedFS, logger *slog.Logger, exists bool) *pebble.
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most IDs that are claimed are new
 	}
 	return opts
-}
-
-// checkFormat checks that the database is of a layout that we know, and makes it
-// of the newest: each so far has taken what the one before has written.
-func (s *Store) checkFormat() error {
-	value, err := s.get(formatKey)
-	if err != nil {
-		return err
-	}
-	v, n := binary.Uvarint(value)
-	switch {
-	case n <= 0:
-		return fmt.Errorf("%w: it does not tell its format", ErrDamaged)
-	case v > format:
-		return fmt.Errorf("it was written by a newer version (its format is %d, the newest known is %d)", v, format)
-	case v < format:
-		return s.db.Set(formatKey, binary.AppendUvarint(nil, format), pebble.Sync)
-	}
-	return nil
 }
 
 // chmod gives name the permissions perm, unless it has none beyond them.

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -62,12 +64,26 @@ func wantLocked(t *testing.T, dir, by string) {
 func TestADirectoryInUseByAnotherProcessIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	cmd, _ := startChild(t, "hold", dir)
-	wantLocked(t, dir, "another process; if that is this sidecar already running, use 'caddy reload'")
+	by := "another process"
+	if runtime.GOOS == "linux" {
+		by = fmt.Sprintf("another process (%s, process %d)", comm(t, cmd.Process.Pid), cmd.Process.Pid)
+	}
+	wantLocked(t, dir, by+"; if that is this sidecar already running, use 'caddy reload'")
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
 	mustOpen(t, dir, Options{})
+}
+
+// comm returns what Linux calls the program of a process.
+func comm(t *testing.T, pid int) string {
+	t.Helper()
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(name))
 }
 
 func TestADirectoryInUseByThisProcessIsRefused(t *testing.T) {

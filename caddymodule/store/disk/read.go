@@ -23,7 +23,7 @@ func (r row) owned(owner idempotency.Owner) (*idempotency.Record, error) {
 // live returns the record, or nil where there is none or it has expired.
 func (r row) live() (*idempotency.Record, error) {
 	rec, err := r.stored()
-	if err != nil || rec == nil || rec.Expired(r.s.now()) {
+	if err != nil || rec == nil || r.s.isGone(rec) {
 		return nil, err
 	}
 	return rec, nil
@@ -39,7 +39,7 @@ func (r row) stored() (*idempotency.Record, error) {
 		return nil, err
 	}
 	defer closer.Close()
-	return decode(value)
+	return r.s.decode(value)
 }
 
 // storedSeldom is stored, for a record that most likely is not there: unlike a
@@ -65,13 +65,13 @@ func (r row) storedSeldom() (rec *idempotency.Record, err error) {
 	if err != nil {
 		return nil, r.s.readError(err)
 	}
-	return decode(value)
+	return r.s.decode(value)
 }
 
-func decode(value []byte) (*idempotency.Record, error) {
+func (d *database) decode(value []byte) (*idempotency.Record, error) {
 	rec, err := store.Decode(value)
 	if errors.Is(err, store.ErrDamaged) {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return nil, fmt.Errorf("store %s: %w", d.dir, withAdvice(fmt.Errorf("%w: %w", ErrDamaged, err)))
 	}
 	return rec, err
 }
@@ -119,15 +119,6 @@ func (s *Store) stillUnsettled(ctx context.Context, id idempotency.ID, adoption 
 	return rec, nil
 }
 
-// get returns a copy of the value of key, or nil where there is none.
-func (s *Store) get(key []byte) ([]byte, error) {
-	value, closer, err := s.db.Get(key)
-	if err := s.readError(err); err != nil || closer == nil {
-		return nil, err
-	}
-	return append([]byte{}, value...), closer.Close()
-}
-
 // list returns the IDs at the end of the keys from start to end, the first n of
 // them, or all where n is negative.
 func (s *Store) list(start, end []byte, n int) (ids []idempotency.ID, err error) {
@@ -149,18 +140,4 @@ func (s *Store) list(start, end []byte, n int) (ids []idempotency.ID, err error)
 		n--
 	}
 	return ids, nil
-}
-
-// readError returns what to make of err, with which Pebble has read something.
-func (s *Store) readError(err error) error {
-	switch failed := s.failed(); {
-	case failed != nil:
-		return failed
-	case err == nil || errors.Is(err, pebble.ErrNotFound):
-		return nil
-	case pebble.IsCorruptionError(err):
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	default:
-		return err
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"genesys-sidecar/caddymodule/idempotency"
 	"genesys-sidecar/caddymodule/store"
@@ -22,25 +22,26 @@ import (
 // sync of the disk. A context is looked at when a method starts; nothing that
 // is under way is cancelled.
 type Store struct {
-	db     *pebble.DB
-	guard  *guard
-	lock   io.Closer
-	now    func() time.Time
-	logger *slog.Logger
+	fs      vfs.FS
+	lock    *lock // of the directory
+	dbLock  *lock // of the database in it, against Pebble's own tools
+	options Options
+	clock   *clock // nil where the options have one
+	logger  *slog.Logger
 
 	// use is held for reading by every method, so that the database is not
-	// closed under one.
+	// closed or replaced under one.
 	use      sync.RWMutex
-	closed   bool // guarded by use; Close was called
-	dbClosed bool // guarded by use
+	database       // guarded by use; replaced by the goroutine of run alone
+	down     error // guarded by use; why there is no database
+	closed   bool  // guarded by use; Close was called
 
 	stop       chan struct{} // closed by Close
 	background sync.WaitGroup
 	syncing    atomic.Bool // a sync of notes is about to begin
 
-	groups    groups
-	unsettled tally
-	stripes   [stripes]stripe
+	groups  groups
+	stripes [stripes]stripe
 }
 
 var _ idempotency.Store = (*Store)(nil)
@@ -63,7 +64,7 @@ func (s *Store) Get(ctx context.Context, id idempotency.ID) (*idempotency.Record
 func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempotency.Owner) (*idempotency.Record, error) {
 	r, err := s.hold(ctx, rec.ID)
 	if err != nil {
-		return nil, fmt.Errorf("claiming record: %w", err)
+		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
 	}
 	defer r.release()
 	read := r.stored
@@ -72,9 +73,9 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	}
 	old, err := read()
 	if err != nil {
-		return nil, fmt.Errorf("claiming record: %w", err)
+		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
 	}
-	if old != nil && !old.Expired(s.now()) && (over == idempotency.Owner{} || old.Owner != over) {
+	if old != nil && !s.isGone(old) && (over == idempotency.Owner{} || old.Owner != over) {
 		return old, nil
 	}
 
@@ -245,26 +246,23 @@ func (s *Store) Close() error {
 
 	s.use.Lock()
 	defer s.use.Unlock()
-	var err error
-	if !s.dbClosed && s.guard.failure() == nil {
-		// Damage to tables is always detected, damage to the end of a log
-		// may not be.
-		err = s.db.Flush()
+	err := s.down
+	if err == nil {
+		if s.guard.failure() == nil {
+			if s.clock != nil {
+				err = s.db.Set(clockKey, s.clockNote(), pebble.NoSync)
+			}
+			// Damage to tables is always detected, damage to the end of a log
+			// may not be.
+			err = errors.Join(err, s.db.Flush())
+		}
+		err = errors.Join(err, closeDB(s.db), s.failed())
 	}
-	err = errors.Join(err, s.closeDBLocked(), s.failed(), s.lock.Close())
+	err = errors.Join(err, s.dbLock.Close(), s.lock.Close())
 	if err != nil {
 		return fmt.Errorf("closing store: %w", err)
 	}
 	return nil
-}
-
-// closeDBLocked closes the database unless it is closed already.
-func (s *Store) closeDBLocked() error {
-	if s.dbClosed {
-		return nil
-	}
-	s.dbClosed = true
-	return s.db.Close()
 }
 
 // begin starts a method. Where it returns nil, end must follow.
@@ -273,7 +271,10 @@ func (s *Store) begin(ctx context.Context) error {
 		return err
 	}
 	s.use.RLock()
-	err := s.failed()
+	err := s.down
+	if err == nil {
+		err = s.failed()
+	}
 	if s.closed {
 		err = ErrClosed
 	}
@@ -284,15 +285,6 @@ func (s *Store) begin(ctx context.Context) error {
 }
 
 func (s *Store) end() { s.use.RUnlock() }
-
-// failed returns an error if a write has failed. Whatever Pebble says counts
-// only if this returns nil afterwards.
-func (s *Store) failed() error {
-	if err := s.guard.failure(); err != nil {
-		return fmt.Errorf("%w: %w", ErrFailed, err)
-	}
-	return nil
-}
 
 // commit makes b durable, unless err, with which it was filled, is not nil. It
 // keeps b.

@@ -12,8 +12,8 @@ import (
 // sweepBatch is how many entries of the expiry index are read at a time.
 const sweepBatch = 256
 
-// run removes expired records every interval until Close or a failure. After a
-// failure it closes the database, whose background work has become pointless.
+// run removes expired records every interval, and opens the database anew after
+// a failure, until Close.
 func (s *Store) run(interval time.Duration) {
 	var tick <-chan time.Time
 	if interval > 0 {
@@ -21,16 +21,24 @@ func (s *Store) run(interval time.Duration) {
 		defer ticker.Stop()
 		tick = ticker.C
 	}
+	looks := time.NewTicker(clockInterval)
+	defer looks.Stop()
+	notes := time.NewTicker(noteInterval)
+	defer notes.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
+		case <-notes.C:
+			s.keepTime()
+		case <-looks.C:
+			if s.clock != nil && s.clock.look() {
+				s.keepTime()
+			}
 		case <-s.guard.failed:
-			s.logger.Error("store failed", "error", s.guard.failure())
-			s.use.Lock()
-			defer s.use.Unlock()
-			_ = s.closeDBLocked() // every method tells the error that matters
-			return
+			if !s.recover() {
+				return
+			}
 		case <-tick:
 			n, err := s.sweep()
 			if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrFailed) {
@@ -46,7 +54,7 @@ func (s *Store) run(interval time.Duration) {
 // a time. What it cannot read it leaves where it is.
 func (s *Store) sweep() (removed int, err error) {
 	var unreadable error // the first of them
-	start, end := []byte{keyspaceExpiry}, after(expiryPrefix(s.now()))
+	start, end := []byte{keyspaceExpiry}, after(expiryPrefix(s.Now()))
 	for {
 		keys, err := s.expired(start, end)
 		if err != nil {
@@ -112,14 +120,15 @@ func (s *Store) removeExpired(key []byte) (gone bool, err error) {
 	switch {
 	case rec == nil:
 		// It leads nowhere, and must not be met forever.
-	case rec.Expired(s.now()):
+	case s.isGone(rec):
 		gone = true
 		var settleErr error
 		settled, settleErr = r.settle(b, rec)
 		err = errors.Join(err, settleErr, b.Delete(recordKey(id), nil))
 	default:
-		// It was finished later than its claim foresaw, or claimed again.
-		err = errors.Join(err, b.Set(expiryKey(rec.Expires, id), nil, nil))
+		// It was finished later than its claim foresaw, or claimed again, or it
+		// is kept beyond its time.
+		err = errors.Join(err, b.Set(expiryKey(s.expiry(rec), id), nil, nil))
 	}
 	if err = s.note(b, err); err != nil {
 		return false, err

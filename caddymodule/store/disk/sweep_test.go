@@ -11,17 +11,17 @@ import (
 	"genesys-sidecar/caddymodule/idempotency"
 )
 
-// clock is a clock that tests set.
-type clock struct{ now atomic.Pointer[time.Time] }
+// handClock is a clock that tests set.
+type handClock struct{ now atomic.Pointer[time.Time] }
 
-func newClock(t time.Time) *clock {
-	c := new(clock)
+func newClock(t time.Time) *handClock {
+	c := new(handClock)
 	c.set(t)
 	return c
 }
 
-func (c *clock) set(t time.Time) { c.now.Store(&t) }
-func (c *clock) time() time.Time { return *c.now.Load() }
+func (c *handClock) set(t time.Time) { c.now.Store(&t) }
+func (c *handClock) time() time.Time { return *c.now.Load() }
 
 // keys returns how many keys the database has besides its format.
 func keys(t *testing.T, s *Store) (n int) {

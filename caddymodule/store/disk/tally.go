@@ -20,16 +20,16 @@ func (t *tally) count(a idempotency.AdoptionID) *atomic.Int32 {
 }
 
 // loadTally counts what the database has.
-func (s *Store) loadTally() error {
+func (d *database) loadTally() error {
 	start := []byte{keyspaceUnsettled}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: after(start)})
+	it, err := d.db.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: after(start)})
 	if err != nil {
-		return s.readError(err)
+		return d.readError(err)
 	}
 	for ok := it.First(); ok; ok = it.Next() {
 		if a, ok := keyAdoption(it.Key()); ok {
-			s.unsettled.count(a).Add(1)
+			d.unsettled.count(a).Add(1)
 		}
 	}
-	return s.readError(it.Close())
+	return d.readError(it.Close())
 }

@@ -1,0 +1,92 @@
+package disk
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+// clockKey is where the clock's last note is kept. Versions that do not know it
+// take no notice of it.
+var clockKey = []byte{keyspaceMeta, 'c', 'l', 'o', 'c', 'k'}
+
+// noteInterval is how often the store notes where its clock is.
+const noteInterval = time.Minute
+
+var _ idempotency.Clock = (*Store)(nil)
+
+// Now implements idempotency.Clock.
+func (s *Store) Now() time.Time {
+	if s.options.Now != nil {
+		return s.options.Now()
+	}
+	return s.clock.Now()
+}
+
+// Elapsed implements idempotency.Clock.
+func (s *Store) Elapsed(since time.Time) time.Duration {
+	if s.options.Now != nil {
+		return s.options.Now().Sub(since)
+	}
+	return s.clock.elapsed(since)
+}
+
+// isGone tells whether rec counts as gone.
+func (s *Store) isGone(rec *idempotency.Record) bool {
+	if s.options.Now != nil {
+		return rec.Expired(s.options.Now())
+	}
+	return s.clock.expired(rec)
+}
+
+// expiry returns when rec counts as gone.
+func (s *Store) expiry(rec *idempotency.Record) time.Time {
+	if s.options.Now != nil {
+		return rec.Expires
+	}
+	return s.clock.expiry(rec)
+}
+
+// startClock starts the store's clock from where the database says it was, and
+// writes down where it is.
+func (s *Store) startClock() error {
+	value, err := s.get(clockKey)
+	if err != nil {
+		return err
+	}
+	var note clockNote
+	if value != nil {
+		if err := json.Unmarshal(value, &note); err != nil {
+			return fmt.Errorf("%w: what it says of its clock: %w", ErrDamaged, err)
+		}
+	}
+	s.clock = startClock(note, s.options.machine, s.logger)
+	return s.db.Set(clockKey, s.clockNote(), pebble.Sync)
+}
+
+func (s *Store) clockNote() []byte {
+	value, err := json.Marshal(s.clock.note())
+	if err != nil {
+		panic(err) // no year is so far
+	}
+	return value
+}
+
+// keepTime notes where the clock is, for when the store is opened after the
+// machine has been restarted.
+func (s *Store) keepTime() {
+	if s.options.Now != nil || s.begin(context.Background()) != nil {
+		return
+	}
+	defer s.end()
+	b := s.db.NewBatch()
+	if err := s.note(b, b.Set(clockKey, s.clockNote(), nil)); err != nil {
+		s.logger.Debug("noting the time", slog.Any("error", err))
+	}
+}
