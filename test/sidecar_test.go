@@ -80,6 +80,8 @@ func (p *platform) wantEffects(t *testing.T, want int) {
 type sidecar struct {
 	platform *platform
 	dir      string // of its store, log and configuration
+	program  string // default: binary
+	env      []string
 	address  string
 	admin    string
 	cmd      *exec.Cmd
@@ -97,9 +99,17 @@ type options struct {
 // newSidecar starts a sidecar in front of p.
 func newSidecar(t *testing.T, p *platform, o options) *sidecar {
 	t.Helper()
+	return newSidecarOf(t, p, binary, o)
+}
+
+// newSidecarOf starts program as a sidecar, with more in its environment.
+func newSidecarOf(t *testing.T, p *platform, program string, o options, env ...string) *sidecar {
+	t.Helper()
 	s := &sidecar{
 		platform: p,
 		dir:      t.TempDir(),
+		program:  program,
+		env:      env,
 		address:  freeAddress(t),
 		admin:    freeAddress(t),
 		client:   &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}},
@@ -147,8 +157,12 @@ func (s *sidecar) config() string  { return filepath.Join(s.dir, "Caddyfile") }
 func (s *sidecar) logFile() string { return filepath.Join(s.dir, "log") }
 
 func (s *sidecar) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(binary, args...)
-	cmd.Env = append(os.Environ(),
+	program := s.program
+	if program == "" {
+		program = binary
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(append(os.Environ(), s.env...),
 		"GENESYSCLOUD_API_URL="+s.platform.url,
 		"GENESYSCLOUD_LOGIN_URL=",
 		"GENESYSCLOUD_OAUTHCLIENT_ID=sandbox",
@@ -184,6 +198,7 @@ func (s *sidecar) start(t testing.TB) {
 		}
 		select {
 		case err := <-s.ended:
+			s.cmd = nil
 			t.Fatalf("the sidecar ended: %v\n%s", err, s.log(t))
 		case <-ctx.Done():
 			t.Fatalf("the sidecar does not answer: %v\n%s", err, s.log(t))
