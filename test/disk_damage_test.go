@@ -90,6 +90,9 @@ func TestACallWhoseRecordCannotBeReadIsRefusedAndNotRunAgain(t *testing.T) {
 	for _, file := range s.stored(t, "*.sst") {
 		data, err := os.ReadFile(file)
 		must(t, err)
+		if len(data) < 8<<10 {
+			continue // it is about the store itself, and needed at the start
+		}
 		for i := len(data) / 4; i < len(data)/2; i += 500 { // amid the records
 			data[i] ^= 4
 		}

@@ -188,7 +188,7 @@ func TestAStoreServesAgainOnceItsDiskDoes(t *testing.T) {
 			w.until(t, s)
 			for _, err := range w.errs {
 				if !errors.Is(err, ErrFailed) || !errors.Is(err, broken.err) || !strings.Contains(err.Error(), dir) ||
-					!strings.Contains(err.Error(), advice[broken.err.(syscall.Errno)]) {
+					!strings.Contains(err.Error(), adviceOn(broken.err)) {
 					t.Errorf("got %q, want it to tell what failed, where, and what to do", err)
 				}
 			}
@@ -392,4 +392,31 @@ func TestAnAttemptToOpenThatFailsLeavesNoTablesBehind(t *testing.T) {
 		t.Errorf("there are %d tables, there were %d", got, before)
 	}
 	mustOpen(t, dir, Options{})
+}
+
+// What cannot be read is not absent, and reading does not fail the store.
+func TestAReadErrorIsToldAndPasses(t *testing.T) {
+	dir, names := filledDir(t, false)
+	toggle := &errorfs.Toggle{Injector: errorfs.InjectorFunc(disturbance{[]errorfs.OpKind{errorfs.OpFileReadAt, errorfs.OpFileRead}, "*.sst", syscall.EIO}.fails)}
+	s, err := open(dir, Options{}, errorfs.Wrap(vfs.Default, toggle))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	toggle.On()
+	_, err = missing(s, names)
+	_, claimErr := s.Claim(ctx, claim(names[3]), idempotency.Owner{})
+	for _, err := range []error{err, claimErr} {
+		if !errors.Is(err, syscall.EIO) || errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), dir) ||
+			!strings.Contains(err.Error(), advice[syscall.EIO]) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if !errors.Is(claimErr, idempotency.ErrNotMade) {
+		t.Errorf("got %v", claimErr)
+	}
+	toggle.Off()
+	if n, err := missing(s, names); n > 0 || err != nil {
+		t.Errorf("%d records are gone, %v", n, err)
+	}
 }
