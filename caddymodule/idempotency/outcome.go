@@ -1,0 +1,62 @@
+package idempotency
+
+import "time"
+
+// finished returns the record of a call that was sent as rec and has come to
+// result now.
+func finished(rec *Record, result Result, now time.Time, retention time.Duration) *Record {
+	end := *rec
+	end.Finished = now
+	end.Expires = end.Finished.Add(retention)
+	switch {
+	case result.Fate != Unsure:
+		end.State = Done
+	case rec.Honored:
+		end.State = Open
+	default:
+		end.State = Unknown
+	}
+	if result.Rest == nil {
+		end.Answer = result.Answer
+	}
+	return &end
+}
+
+// told returns what the caller of a call that has just ended is told.
+func told(rec *Record, result Result) *Outcome {
+	return &Outcome{
+		ID:     rec.ID,
+		Manner: Executed,
+		Fate:   result.Fate,
+		Key:    rec.Key,
+		Answer: result.Answer,
+		Rest:   result.Rest,
+		owner:  rec.Owner,
+	}
+}
+
+// replay tells what rec holds now to a caller with fingerprint fp.
+func replay(rec *Record, fp Fingerprint, now time.Time) (*Outcome, error) {
+	if rec.Fingerprint != fp {
+		return nil, ErrKeyReused
+	}
+	out := &Outcome{
+		ID:      rec.ID,
+		Manner:  Replayed,
+		Key:     rec.Key,
+		Answer:  rec.Answer,
+		Stored:  true,
+		Expires: rec.Expires,
+		TTL:     max(rec.Expires.Sub(now), 0),
+		owner:   rec.Owner,
+	}
+	switch {
+	case rec.State == Open:
+		out.Answer = nil // it says that the call may be tried again, which is over
+	case rec.State == Done && rec.Answer == nil:
+		return nil, ErrResultUnavailable
+	case rec.State == Done:
+		out.Fate = Kept
+	}
+	return out, nil
+}
