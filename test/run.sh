@@ -1,8 +1,9 @@
 #!/bin/sh
 # Runs all tests: ./test/run.sh [flags of go test]
 #
-# It needs Go. A C compiler, for the race detector, curl and redis-server it
-# installs itself where they are missing and Debian's package manager is there.
+# It needs Go. A C compiler, for the race detector, redis-server, and the HTTP
+# clients that the sidecar is tried with, it installs itself where they are
+# missing and Debian's package manager is there.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -10,6 +11,9 @@ missing=
 command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
 command -v curl >/dev/null || missing="$missing curl"
 command -v redis-server >/dev/null || missing="$missing redis-server"
+command -v node >/dev/null || missing="$missing nodejs"
+command -v python3 >/dev/null || missing="$missing python3"
+python3 -c 'import requests' 2>/dev/null || missing="$missing python3-requests"
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 		echo "the tests need$missing; install them first" >&2
@@ -22,6 +26,7 @@ fi
 
 export CGO_ENABLED=1 # the race detector needs it
 export GENESYS_SIDECAR_NEED_REDIS=1 # a store that was not tested is no success
+export GENESYS_SIDECAR_NEED_CLIENTS=1 # nor is a client
 tags=nobadger,nomysql,nopgx
 
 echo '== gofmt'
