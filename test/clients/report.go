@@ -114,8 +114,10 @@ func (r *results) legend(b *strings.Builder) {
 		"* Bold: executed more often than meant.\n" +
 		"* *outcome unknown*: nobody can know whether the order was executed, and the sidecar says so, in the body too, rather than run it again. " +
 		"At an endpoint that ignores keys it cannot tell a 502 of a load balancer that has sent nothing on from one that has, so that such an order may not be executed at all: a person has to look.\n" +
+		"* Where a kept connection is closed, it is the sidecar's own connection to the sandbox that is closed through the sidecar; now and then it has a new one, and nothing happens.\n" +
 		"* At an endpoint that honors keys (`…/invoke`) the sidecar gives every order a key and sends it again under that.\n" +
-		fmt.Sprintf("* Clients wait for %s s, and for %s s where answers take longer; their own defaults are 10 s to for ever, those of Genesys' SDKs 16 s. They repeat at once or within a second.\n", patient, impatient))
+		fmt.Sprintf("* Clients wait for %s s, and for %s s where answers take longer (Genesys' JavaScript SDK, unless told otherwise, 16 s). They repeat at once or within a second.\n"+
+			"* Not tried: Genesys' Go SDK, which the Go module proxy refused when this was written (its retries are those of go-retryablehttp, which is tried), and .NET, which Debian does not have.\n", patient, impatient))
 }
 
 // cell returns text for a cell of a table.

@@ -12,9 +12,9 @@ statuses) set -- "$@" --retry-on-http-error=500,502,503,504 ;;
 *) set -- "$@" --content-on-error ;;
 esac
 wget "$@" "$CLIENT_URL$CLIENT_PATH" 2>"$out.err"
-code=$?
-status=$(sed -n 's/^ *HTTP\/1.[01] \([0-9]*\).*/\1/p' "$out.err" | tail -n 1)
-if [ "$code" = 0 ] || [ "$code" = 8 ] && [ -n "$status" ]; then
+# Of the last try: an earlier one's status says nothing of it.
+status=$(awk '/request sent, awaiting/ { s = "" } /^ *HTTP\/1\.[01] [0-9]/ { s = $2 } END { print s }' "$out.err")
+if [ -n "$status" ]; then
 	echo "$status"
 else
 	echo "error $(grep -E 'error|failed|No data' "$out.err" | tail -n 1)"
