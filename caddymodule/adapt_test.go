@@ -130,3 +130,14 @@ func adapt(t *testing.T, input string) string {
 	}
 	return b.String() + "\n"
 }
+
+func TestTheRestOfASecretWithSpacesIsNotTold(t *testing.T) {
+	for _, option := range []string{
+		"client_secret correct hunter2", "api_url http://u:correct hunter2@h", "store redis redis://h {\npassword correct hunter2\n}",
+	} {
+		_, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte("{\n\tgenesys {\n"+option+"\n\t}\n}\n"), nil)
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "in quotes") {
+			t.Errorf("%q: %v", option, err)
+		}
+	}
+}

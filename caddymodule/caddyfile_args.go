@@ -14,7 +14,8 @@ import (
 // The functions in this file parse the arguments of the option that d is at,
 // and complain in its name.
 
-// parseArg parses exactly one argument.
+// parseArg parses exactly one argument. It does not repeat what is too much: of
+// a password with spaces, that is the rest.
 func parseArg(d *caddyfile.Dispenser, target *string) error {
 	name := d.Val()
 	if !d.NextArg() {
@@ -22,7 +23,7 @@ func parseArg(d *caddyfile.Dispenser, target *string) error {
 	}
 	*target = d.Val()
 	if d.NextArg() {
-		return d.Errf("%s: one argument too many: %q", name, d.Val())
+		return d.Errf("%s: it takes one argument; one that has spaces must be in quotes", name)
 	}
 	return nil
 }
