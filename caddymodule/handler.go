@@ -286,7 +286,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if e, ok := h.invokeEndpoint(r); ok {
 		return h.serveFacade(w, r, e)
 	}
-	match, ok := h.routes.Match(r.Method, r.URL.EscapedPath())
+	match, ok := h.match(r)
 	if !ok {
 		return next.ServeHTTP(w, r)
 	}
@@ -301,6 +301,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		body:        body,
 		honored:     h.honored(match),
 	})
+}
+
+// match tells whether r is a data action.
+func (h *Handler) match(r *http.Request) (genesys.Match, bool) {
+	match, ok := h.routes.Match(r.Method, r.URL.EscapedPath())
+	if !ok && h.app.api.Path != "" {
+		// With an API below a prefix, such as /api, it takes both to make an action.
+		return h.routes.Match(r.Method, h.app.upstreamURL(r.URL).EscapedPath())
+	}
+	return match, ok
 }
 
 func (h *Handler) honored(match genesys.Match) bool {
