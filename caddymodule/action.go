@@ -151,17 +151,25 @@ func (h *Handler) scope(r *http.Request) string {
 }
 
 // withoutDefaults returns a query without what the platform takes for granted:
-// some SDKs always say flatten=false, others never.
+// some SDKs always say flatten=false, others never. A query that says anything
+// else of flatten stays as it is, since which of the two counts is for the
+// upstream to say.
 func withoutDefaults(query string) string {
-	if !strings.Contains(query, "flatten=false") {
+	const byDefault = "flatten=false"
+	if !strings.Contains(query, byDefault) || strings.Contains(query, ";") { // which some split at, too
 		return query
 	}
 	params := strings.Split(query, "&")
 	kept := params[:0]
 	for _, p := range params {
-		if p != "flatten=false" {
-			kept = append(kept, p)
+		if p == byDefault {
+			continue
 		}
+		name, _, _ := strings.Cut(p, "=")
+		if name, err := url.QueryUnescape(name); err != nil || name == "flatten" {
+			return query
+		}
+		kept = append(kept, p)
 	}
 	return strings.Join(kept, "&")
 }
