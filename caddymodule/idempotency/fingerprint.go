@@ -100,6 +100,8 @@ func appendPart[T string | []byte](b []byte, p T) []byte {
 // normalPath decodes what needs no percent-encoding and writes the rest in
 // upper case. It leaves dots and slashes where they are: what a server makes
 // of them is the server's business, and two paths that may differ stay apart.
+// A path with a percent sign that encodes nothing counts as it is written: with
+// what is decoded behind it, the sign might come to encode something.
 func normalPath(path string) string {
 	if !strings.Contains(path, "%") {
 		return path
@@ -107,15 +109,17 @@ func normalPath(path string) string {
 	var b strings.Builder
 	b.Grow(len(path))
 	for i := 0; i < len(path); i++ {
-		if path[i] != '%' || i+2 >= len(path) {
+		if path[i] != '%' {
 			b.WriteByte(path[i])
 			continue
+		}
+		if i+2 >= len(path) {
+			return path
 		}
 		c, err := hex.DecodeString(path[i+1 : i+3])
 		switch {
 		case err != nil:
-			b.WriteByte('%')
-			continue
+			return path
 		case unreserved(c[0]):
 			b.WriteByte(c[0])
 		default:

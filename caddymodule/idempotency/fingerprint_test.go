@@ -88,6 +88,7 @@ func TestFingerprintDiffers(t *testing.T) {
 		"by what is no percent-encoding":    path("/%zz", "/zz"),
 		"by a percent sign at the end":      path("/a%", "/a"),
 		"by half a percent-encoding":        path("/a%6", "/a6"),
+		"by what decoding would make one":   path("/%%300", "/%00"),
 		"by a trailing slash":               path("/a", "/a/"),
 		"by a dot segment":                  path("/a", "/./a"),
 		"by a query value":                  query("a=1", "a=2"),
