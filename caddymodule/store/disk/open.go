@@ -201,7 +201,7 @@ func create(dir string, logger *slog.Logger, fsys vfs.FS) error {
 }
 
 // damage returns err, which Pebble returned when it opened an existing
-// database: as it is where the operating system gave a reason, else as damage,
+// database or looked at it: as it is where the operating system gave a reason, else as damage,
 // for nothing else keeps a database that was whole from opening.
 func damage(err error) error {
 	var errno syscall.Errno
