@@ -1,9 +1,6 @@
 package genesys
 
-import (
-	"encoding/json"
-	"testing"
-)
+import "testing"
 
 const rateLimitBody = `{"message":"Rate limit exceeded the maximum. Retry the request in [42] seconds",` +
 	`"code":"too.many.requests.retry.after","status":429,"contextId":"c-1","details":[],"errors":[]}`
@@ -93,29 +90,4 @@ func TestCodesSayWhetherTheActionRan(t *testing.T) {
 			t.Errorf("RateLimitCode(%q) = %v", tt.code, got)
 		}
 	}
-}
-
-func FuzzParseErrorBody(f *testing.F) {
-	f.Add("application/json", []byte(rateLimitBody))
-	f.Add("", []byte(`{"code":"a","errors":[{"code":"b","errors":[{"code":"c"}]}],"status":1e99}`))
-	f.Add("text/html", []byte(`<html>`))
-	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
-		e, ok := ParseErrorBody(contentType, body)
-		if ok != (e.Code != "") {
-			t.Fatalf("ok = %v with code %q", ok, e.Code)
-		}
-		if !ok {
-			return
-		}
-		if !json.Valid(body) {
-			t.Fatal("accepted what is no JSON")
-		}
-		again, err := json.Marshal(e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e2, ok := ParseErrorBody("application/json", again); !ok || e2.Code != e.Code || len(e2.Errors) != len(e.Errors) {
-			t.Fatalf("%+v came back as %+v, %v", e, e2, ok)
-		}
-	})
 }

@@ -47,7 +47,7 @@ func parseHTTPDate(value string, now time.Time) (time.Time, bool) {
 		t, err = http.ParseTime(value)
 		return t, err == nil
 	}
-	if !strings.HasSuffix(value, " GMT") {
+	if !strings.HasSuffix(value, " GMT") || strings.Contains(value, "-+") || strings.Contains(value, "--") { // a year with a sign
 		return time.Time{}, false
 	}
 	ahead := now.AddDate(50, 0, 0)
