@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -140,7 +141,7 @@ var middlewares = []func(string) string{
 	func(p string) string { return strings.ReplaceAll(p, `\`, "/") },
 	func(p string) string { p, _, _ = strings.Cut(p, "\x00"); return p },
 	func(p string) string { return pathParams.ReplaceAllString(p, "") },
-	func(p string) string { return trailing.ReplaceAllString(p, "$1") },
+	func(p string) string { return trailing.ReplaceAllString(p, "$1$2") },
 	strings.ToLower,
 	func(p string) string { return manySlashes.ReplaceAllString(p, "/") },
 	func(p string) string { return path.Clean("/" + p) },
@@ -175,7 +176,7 @@ func actionOf(uri string) string {
 	}
 	paths := map[string]bool{uri: true}
 	for _, rewrite := range middlewares {
-		for p := range paths {
+		for p := range maps.Clone(paths) {
 			paths[rewrite(p)] = true
 		}
 	}

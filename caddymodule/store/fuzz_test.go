@@ -1,0 +1,119 @@
+package store
+
+import (
+	"errors"
+	"net/http"
+	"reflect"
+	"runtime/metrics"
+	"testing"
+	"time"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+// FuzzDecode feeds arbitrary bytes, with their own checksum and with one that
+// is right: they would hardly get past it otherwise.
+func FuzzDecode(f *testing.F) {
+	for name, rec := range samples() {
+		if name != "large body" {
+			f.Add(Encode(nil, rec), uint32(len(name)*7))
+		}
+	}
+	f.Add([]byte{}, uint32(0))
+	f.Add([]byte{codecVersion}, uint32(0))
+	f.Add([]byte{codecVersion, 0, 0, 0, 0}, uint32(8))
+	for _, flags := range []byte{knownFlags, knownFlags + 1, flagAnswer, flagHeader} { // whatever there is, it ends too early, or too late
+		data := Encode(nil, sample())
+		data[2] = flags
+		f.Add(data, uint32(0))
+		f.Add(append(data, 0), uint32(0))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, flip uint32) {
+		for _, data := range [][]byte{data, withChecksum(data)} {
+			before := allocated()
+			rec, err := Decode(data)
+			if got, most := allocated()-before, uint64(1<<20+16*len(data)); got > most {
+				t.Fatalf("decoding %d bytes took %d", len(data), got)
+			}
+			if err != nil {
+				if rec != nil {
+					t.Fatalf("got %+v beside the error %v", rec, err)
+				}
+				if len(data) > 0 && data[0] == codecVersion && !errors.Is(err, ErrDamaged) {
+					t.Fatalf("the error does not tell of damage: %v", err)
+				}
+				continue
+			}
+			encoded := Encode(nil, rec)
+			again, err := Decode(encoded)
+			if err != nil {
+				t.Fatalf("decoding what was encoded: %v", err)
+			}
+			if !reflect.DeepEqual(rec, again) {
+				t.Fatalf("got %+v, want %+v", again, rec)
+			}
+			if rec.Answer != nil {
+				for range rec.Answer.Header.All() { // whatever was taken for a header can be read
+				}
+			}
+			noFlipGoesUnnoticed(t, data, flip)
+			noFlipGoesUnnoticed(t, encoded, flip)
+		}
+	})
+}
+
+// allocated returns how many bytes have been allocated so far; small ones may be
+// counted later.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// noFlipGoesUnnoticed flips one bit of data, which can be decoded.
+func noFlipGoesUnnoticed(t *testing.T, data []byte, flip uint32) {
+	t.Helper()
+	at := int(flip) % (8 * len(data))
+	data[at/8] ^= 1 << (at % 8)
+	if rec, err := Decode(data); err == nil {
+		t.Fatalf("flipping bit %d of %d bytes went unnoticed: %+v", at, len(data), rec)
+	}
+	data[at/8] ^= 1 << (at % 8)
+}
+
+// FuzzEncode: every record comes back as it was.
+func FuzzEncode(f *testing.F) {
+	f.Add(byte(2), true, []byte("id and owner"), "key", "upstream", int64(1_700_000_000), int64(5), true, 200, "Name", "value", "another", []byte("body"), uint32(99))
+	f.Add(byte(0), false, []byte{}, "", "", int64(-62135596800), int64(0), false, 0, "", "", "", []byte{}, uint32(0))
+	f.Add(byte(255), true, []byte("\xff\xff"), "\x00\xff", "\xff", int64(1)<<55, int64(999_999_999), true, -1, "\xff", "", "\x00", []byte("\x00"), uint32(1<<31))
+	f.Fuzz(func(t *testing.T, state byte, honored bool, fixed []byte, key, upstreamKey string, seconds, nanos int64,
+		answered bool, status int, name, value, other string, body []byte, flip uint32) {
+		at := func(n int64) time.Time { return time.Unix((seconds>>8)+n, int64(uint64(nanos)%1e9)).UTC() }
+		want := &idempotency.Record{
+			State: idempotency.State(state), Honored: honored, Key: key, UpstreamKey: upstreamKey,
+			Started: at(0), Finished: at(nanos >> 8), Told: time.Time{}, Expires: at(-1),
+		}
+		copy(want.ID[:], fixed)
+		copy(want.Owner[:], key)
+		copy(want.Fingerprint[:], upstreamKey)
+		copy(want.Adoption[:], body)
+		if answered {
+			want.Answer = &idempotency.Answer{Status: status}
+			if name != "" {
+				want.Answer.Header = idempotency.NewHeader(http.Header{name: {value, other}, other: nil})
+			}
+			if len(body) > 0 {
+				want.Answer.Body = body
+			}
+		}
+		data := Encode(nil, want)
+		got, err := Decode(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("got %+v, want %+v", got, want)
+		}
+		noFlipGoesUnnoticed(t, data, flip)
+	})
+}
