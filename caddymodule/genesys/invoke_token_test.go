@@ -153,6 +153,55 @@ func TestReadyFetchesTheToken(t *testing.T) {
 	})
 }
 
+// What is sent without being made ready first must find a token at hand.
+func TestReadinessNeedsATokenAtHandAndNoPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := benchFor(t, scripted(says(200, "")))
+		if b.IsReady() {
+			t.Error("ready without a token")
+		}
+		if err := b.Ready(t.Context(), time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if !b.IsReady() {
+			t.Error("not ready with a token")
+		}
+
+		b.Pause.Until(time.Now().Add(30 * time.Second))
+		if b.IsReady() {
+			t.Error("ready during a pause")
+		}
+		time.Sleep(30 * time.Second)
+		if !b.IsReady() {
+			t.Error("not ready after the pause")
+		}
+
+		tok, err := b.Tokens.Token(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Tokens.Invalidate(tok)
+		if b.IsReady() {
+			t.Error("ready with a token that was rejected")
+		}
+		tok, err = b.Tokens.Token(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(tok.Expires()) - time.Minute - time.Nanosecond)
+		if !b.IsReady() {
+			t.Error("not ready just before the token's last minute")
+		}
+		time.Sleep(time.Nanosecond)
+		if b.IsReady() {
+			t.Error("ready in the token's last minute")
+		}
+		if b.login.count() != 2 {
+			t.Errorf("asking whether it is ready fetched tokens: %d requests", b.login.count())
+		}
+	})
+}
+
 func TestForbiddenHasTheTokenReplacedAndTellsWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for code, want := range map[string]bool{

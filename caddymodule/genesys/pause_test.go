@@ -126,3 +126,27 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+func TestPauseEndsWithinADayWhateverWasAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pause
+		start := time.Now()
+		p.Until(start.Add(1000 * time.Hour))
+		if d, paused := p.Remaining(start); d != 24*time.Hour || !paused {
+			t.Errorf("Remaining = %v, %v; want 24h", d, paused)
+		}
+		if err := p.Wait(t.Context(), time.Time{}); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(start); d < 24*time.Hour || d > 24*time.Hour+pauseJitter {
+			t.Errorf("waited %v, want 24h and a little", d)
+		}
+	})
+}
+
+func TestPausedErrorTellsTheEnd(t *testing.T) {
+	err := &PausedError{Until: time.Date(2026, 3, 1, 13, 0, 42, 0, time.FixedZone("", 3600))}
+	if want := "waiting for the rate limit: paused until 2026-03-01T12:00:42Z"; err.Error() != want {
+		t.Errorf("%q, want %q", err, want)
+	}
+}

@@ -64,11 +64,7 @@ func TestClosingTheRestEndsTheAttempt(t *testing.T) {
 		t.Error(err)
 	}
 	reply.Rest.Close()
-	select {
-	case <-ended:
-	case <-time.After(10 * time.Second):
-		t.Error("the upstream is still sending")
-	}
+	<-ended
 	if _, err := reply.Rest.Read(make([]byte, 1)); err == nil {
 		t.Error("it can still be read")
 	}
