@@ -41,3 +41,6 @@ go vet -tags "$tags" ./...
 
 echo '== go test'
 go test -race -tags "$tags" -timeout 15m "$@" ./...
+
+echo '== fuzzing'
+./test/fuzz.sh -plain 2s

@@ -96,8 +96,8 @@ func treeOf(text []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := w.dec.Token(); err != io.EOF {
-		return nil, fmt.Errorf("something follows: %v", err)
+	if _, err := w.dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("something follows")
 	}
 	return tree, nil
 }

@@ -190,10 +190,10 @@ func TestNothingIsWrittenOnceTheDiskHasFailed(t *testing.T) {
 		!info.ModTime().IsZero() || info.Sys() != nil || info.DeviceID() != (vfs.DeviceID{}) {
 		t.Errorf("what was not made is %+v, %v", info, err)
 	}
-	if n, err := made.ReadAt(make([]byte, 1), 0); n != 0 || err != io.EOF {
+	if n, err := made.ReadAt(make([]byte, 1), 0); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("ReadAt = %d, %v", n, err)
 	}
-	if n, err := made.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := made.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("Read = %d, %v", n, err)
 	}
 	_ = fs.Link(name("kept"), name("linked"))
