@@ -355,3 +355,22 @@ func TestAnAnswerThatWasDeliveredIsNotToldToAnotherThoughTheStoreWasAway(t *test
 		}
 	})
 }
+
+func TestACallerThatLeavesWhileASignOfLifeIsAwaitedSendsNothing(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		first := f.a.start(f.a.keyless("r"))
+		f.a.member.Pause()
+		second := f.b.start(f.b.keyless("r"))
+		time.Sleep(lease / 2) // past the grace
+		if !second.waiting() {
+			t.Fatalf("it does not wait for a sign: %+v, %v", second.out, second.err)
+		}
+		second.left()
+		f.a.member.Resume()
+		time.Sleep(2 * lease)
+		f.a.wantSent(1)
+		release()
+		want(t, first.outcome(), executed, isKept, "ran under "+f.upstream.sent()[0])
+	})
+}
