@@ -88,12 +88,14 @@ func FuzzParseErrorBody(f *testing.F) {
 	f.Add("text/html", []byte(`<html>{"code":"not.found"}`), uint16(404))
 	f.Add("application/problem+json; a=b; a=c", []byte(`{"code":"unsupported.media.type"}`), uint16(415))
 	f.Add("application/jsonp", []byte(`{"code":"bad.request"}`), uint16(400))
-	for i, body := range []string{
+	for _, body := range []string{
 		`{"CODE":"not.found"}`, `{"code":"not.found","code":"mine"}`, `{"code":"mine","\u0063ode":"not.found"}`, `[{"code":"not.found"}]`,
 		`{"error":{"code":"not.found"}}`, `{"code":["not.found"]}`, `{"code":" not.found"}`, `{"code":"not.found"}x`, `"code"`, `{"code":"Not.Found"}`,
 		`{"code":"missing.permissions"}`, `{"code":"bad.credentials"}`, `{"code":"invalid.value","messageParams":{"a":1}}`, `{"code":"no.results"}`, "{\"code\":\"not.found\xff\"}",
 	} {
-		f.Add("application/json;charset=utf-8", []byte(body), uint16([]int{400, 401, 403, 404}[i%4]))
+		for _, status := range []uint16{400, 401, 403, 404, 415, 429, 500} {
+			f.Add("application/json;charset=utf-8", []byte(body), status)
+		}
 	}
 	refusals := map[int][]string{
 		400: {"bad.request", "invalid.date", "invalid.schema", "invalid.value"},
