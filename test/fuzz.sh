@@ -23,7 +23,7 @@ trap 'exit 1' HUP INT TERM
 
 grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n 1 dirname | sort -u >"$work/packages"
 while read -r package; do
-	go test -c -tags "$tags" "$build" -o "$work/fuzz.test" "$package" </dev/null
+	go test -c -tags "$tags" -ldflags -w "$build" -o "$work/fuzz.test" "$package" </dev/null
 	cache=$work/corpus
 	[ "$build" = -race ] || cache=$(go env GOCACHE)/fuzz/$(go list -tags "$tags" "$package")
 	(cd "$package" && "$work/fuzz.test" -test.list '^Fuzz') >"$work/targets" </dev/null
