@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"bufio"
@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -40,7 +41,10 @@ func (c *client) makeKeyless(ctx context.Context, call *call) {
 			// Not executed, or so it says: the next is another call, whose
 			// caller may have it run.
 		}
-		if c.random.IntN(2) == 0 || s.kind == refused { // or at once, as SDKs do
+		if c.isOver(call) {
+			return
+		}
+		if c.random.IntN(2) == 0 || s.kind == refused || s.unsent() { // or at once, as SDKs do
 			if !sleep(ctx, c.pause()) {
 				return
 			}
@@ -49,20 +53,43 @@ func (c *client) makeKeyless(ctx context.Context, call *call) {
 	c.count.givenUp.Add(1)
 }
 
+// meanTwice makes a call that is meant twice: by two callers at the same time, who
+// both stay. They are not to be taken for one.
+func (c *client) meanTwice(ctx context.Context, call *call) {
+	call.twice = true
+	c.checker.begin(call)
+	c.count.calls.Add(2)
+	c.count.keyless.Add(2)
+	var wg sync.WaitGroup
+	for range 2 {
+		if !c.pace.wait(ctx) {
+			break
+		}
+		sidecar, delay := c.anySidecar(), time.Duration(c.random.IntN(10))*time.Millisecond
+		wg.Go(func() {
+			time.Sleep(delay)
+			if s := c.sendKeyless(call, sidecar, whole); s.kind == known {
+				c.past.add(call, s.key)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // sendKeyless sends a call on a connection of its own and waits for its answer, or
 // leaves. If it leaves, it goes on to read in the background.
-func (s *soak) sendKeyless(c *call, sidecar int, timeout time.Duration) *sighting {
+func (s *run) sendKeyless(c *call, sidecar int, timeout time.Duration) *sighting {
 	begin := time.Now()
 	fail := func(err error) *sighting {
 		seen := &sighting{sidecar: sidecar, begin: begin, end: time.Now(), answer: answer{err: err.Error()}}
 		s.see(c, seen)
 		return seen
 	}
-	conn, err := net.DialTimeout("tcp", s.fleet[sidecar].address, timeout)
+	conn, err := net.DialTimeout("tcp", s.addressFor(c, sidecar), timeout)
 	if err != nil {
 		return fail(err)
 	}
-	if err := s.newRequest(context.Background(), c, "", sidecar).Write(conn); err != nil {
+	if err := s.newRequest(context.Background(), c, "", 0, sidecar).Write(conn); err != nil {
 		conn.Close()
 		return fail(err)
 	}
@@ -92,7 +119,10 @@ func (s *soak) sendKeyless(c *call, sidecar int, timeout time.Duration) *sightin
 	_ = conn.SetReadDeadline(left.Add(drainTime))
 	s.drains.Go(func() {
 		r := <-answered
-		s.see(c, &sighting{sidecar: sidecar, begin: begin, end: r.at, left: left, answer: r.answer})
+		s.see(c, &sighting{
+			sidecar: sidecar, begin: begin, end: r.at, left: left, answer: r.answer,
+			stood: s.chaos.stood(sidecar, begin, r.at),
+		})
 	})
 	return seen
 }

@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"bytes"
@@ -16,15 +16,15 @@ import (
 const bound = 20 * time.Second
 
 // serveAgain checks that each sidecar takes calls again by itself.
-func (s *soak) serveAgain(ctx context.Context) {
+func (s *run) serveAgain(ctx context.Context) {
 	for i := range s.fleet {
-		c := &call{path: executePath, fault: "ok", name: fmt.Sprintf("soak-end-%d", i)}
-		c.body = fmt.Sprintf(`{"input":{"soak":%q}}`, c.name)
-		c.hash, c.key = hashOf(c.body), c.name
+		c := &call{path: executePath, fault: "ok", name: fmt.Sprintf("history-end-%d", i)}
+		c.body, c.other, c.key = bodyOf(c.name), bodyOf(c.name+"-other"), c.name
+		c.hash, c.otherHash = hashOf(c.body), hashOf(c.other)
 		s.checker.begin(c)
 		start := time.Now()
 		for {
-			seen := s.send(c, c.key, i, whole)
+			seen := s.send(c, c.key, 0, i, whole)
 			s.see(c, seen)
 			if seen.kind == known {
 				break
@@ -42,18 +42,22 @@ func (s *soak) serveAgain(ctx context.Context) {
 }
 
 // askForAll asks for each key that was executed, at a sidecar each.
-func (s *soak) askForAll(ctx context.Context, effects []sandbox.Effect) {
+func (s *run) askForAll(ctx context.Context, effects []sandbox.Effect) {
 	calls := make(map[string]*call)
 	for _, c := range s.checker.all() {
-		calls[c.hash] = c
+		calls[c.hash], calls[c.otherHash] = c, c
 	}
 	queue := make(chan sandbox.Effect)
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
 			for e := range queue {
-				if c := calls[e.BodySHA256]; c != nil {
-					s.askFor(ctx, c, e.Key)
+				c, other := calls[e.BodySHA256], uint8(0)
+				if c != nil && e.BodySHA256 == c.otherHash {
+					other = 1
+				}
+				if c != nil && !s.isOver(c) {
+					s.askFor(ctx, c, e.Key, other)
 				}
 			}
 		})
@@ -69,10 +73,10 @@ func (s *soak) askForAll(ctx context.Context, effects []sandbox.Effect) {
 }
 
 // askFor asks for a key that was executed until it is answered for.
-func (s *soak) askFor(ctx context.Context, c *call, key string) {
+func (s *run) askFor(ctx context.Context, c *call, key string, other uint8) {
 	s.count.askedAtEnd.Add(1)
 	for start := time.Now(); ; {
-		seen := s.send(c, key, rand.IntN(len(s.fleet)), whole)
+		seen := s.send(c, key, other, rand.IntN(len(s.fleet)), whole)
 		s.see(c, seen)
 		switch {
 		case seen.kind == known:
@@ -97,7 +101,7 @@ func (s *soak) askFor(ctx context.Context, c *call, key string) {
 var forbidden = []string{"DATA RACE", "panic: ", "panicked", "fatal error: ", "Bearer ", clientSecret}
 
 // checkLogs looks for what must not be in any sidecar's log.
-func (s *soak) checkLogs() error {
+func (s *run) checkLogs() error {
 	for _, one := range s.fleet {
 		log, err := os.ReadFile(one.logFile())
 		if err != nil {

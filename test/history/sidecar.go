@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"context"
@@ -26,15 +26,32 @@ const patience = 60 * time.Second
 // sidecar is one of the fleet, over all its restarts. Of its methods one may be
 // called at a time.
 type sidecar struct {
-	number  int
-	binary  string
-	dir     string
-	address string
-	admin   string
-	env     []string
-	ended   func(s *sidecar, err error) // called when it ends by itself
+	number int
+	binary string
+	dir    string
+	admin  string
+	env    []string
+	store  string // the option of that name, as the Caddyfile has it
+	cache  string // likewise
+	debug  bool
+	moves  bool                        // it has a new address with each start
+	moved  func()                      // called when it has
+	ended  func(s *sidecar, err error) // called when it ends by itself
 
+	at   atomic.Pointer[string] // its address
 	proc *process
+}
+
+func (s *sidecar) address() string { return *s.at.Load() }
+
+// move gives it another address.
+func (s *sidecar) move() error {
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	s.at.Store(&address)
+	return s.configure()
 }
 
 // process is a process of a sidecar.
@@ -46,12 +63,12 @@ type process struct {
 }
 
 // configure writes the Caddyfile. Calls are over soon, so that chaos meets many.
-func (s *sidecar) configure(redisURL string, cache string, debug bool) error {
+func (s *sidecar) configure() error {
 	level := "INFO"
-	if debug {
+	if s.debug {
 		level = "DEBUG"
 	}
-	_, port, err := net.SplitHostPort(s.address)
+	_, port, err := net.SplitHostPort(s.address())
 	if err != nil {
 		return err
 	}
@@ -59,11 +76,7 @@ func (s *sidecar) configure(redisURL string, cache string, debug bool) error {
 	admin %s
 	genesys {
 		cache %s
-		store redis %s {
-			lease 1s
-			command_timeout 400ms
-			connect_timeout 400ms
-		}
+		store %s
 	}
 	log {
 		level %s
@@ -78,7 +91,7 @@ func (s *sidecar) configure(redisURL string, cache string, debug bool) error {
 		deadline 15s
 	}
 }
-`, s.admin, cache, redisURL, level, port)
+`, s.admin, s.cache, s.store, level, port)
 	return os.WriteFile(s.config(), []byte(text), 0o600)
 }
 
@@ -87,6 +100,12 @@ func (s *sidecar) logFile() string { return filepath.Join(s.dir, "log") }
 
 // start starts the process and waits until it listens.
 func (s *sidecar) start() error {
+	if s.moves && s.proc != nil {
+		if err := s.move(); err != nil {
+			return fmt.Errorf("starting sidecar %d: %w", s.number, err)
+		}
+		s.moved()
+	}
 	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("starting sidecar %d: %w", s.number, err)
@@ -120,7 +139,7 @@ func (s *sidecar) start() error {
 	}
 	s.proc = p
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := net.DialTimeout("tcp", s.address, time.Second)
+		conn, err := net.DialTimeout("tcp", s.address(), time.Second)
 		if err == nil {
 			return conn.Close()
 		}

@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"context"
@@ -93,14 +93,14 @@ func (c *chaos) happen(ctx context.Context, e event) {
 
 func (c *chaos) do(ctx context.Context, e event) error {
 	switch e.deed {
-	case killRedis:
+	case KillRedis:
 		c.count.redis.Add(1)
 		if err := c.redis.Kill(); err != nil {
 			return err
 		}
 		sleep(ctx, e.length)
 		return c.redis.Restart()
-	case pauseRedis:
+	case PauseRedis:
 		c.count.redis.Add(1)
 		if err := c.redis.Pause(); err != nil {
 			return err
@@ -110,18 +110,18 @@ func (c *chaos) do(ctx context.Context, e event) error {
 	}
 	s := c.fleet[e.target]
 	switch e.deed {
-	case killSidecar:
+	case KillSidecar:
 		c.count.kills.Add(1)
 		s.kill()
-	case stopSidecar:
+	case StopSidecar:
 		c.count.stops.Add(1)
 		if err := s.stop(); err != nil {
 			c.blame("an event went wrong", err.Error())
 		}
-	case reloadSidecar:
+	case ReloadSidecar:
 		c.count.reloads.Add(1)
 		return s.reload()
-	case pauseSidecar:
+	case PauseSidecar:
 		c.count.pauses.Add(1)
 		if err := s.signal(syscall.SIGSTOP); err != nil {
 			return err
@@ -133,17 +133,27 @@ func (c *chaos) do(ctx context.Context, e event) error {
 	return s.start()
 }
 
-// near returns what happened between two times, or shortly before.
-func (c *chaos) near(from, to time.Time) []incident {
+// during returns what happened between two times.
+func (c *chaos) during(from, to time.Time) []incident {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var near []incident
+	var during []incident
 	for _, i := range c.done {
-		if i.began.Before(to) && (i.ended.IsZero() || i.ended.After(from.Add(-3*time.Second))) {
-			near = append(near, i)
+		if i.began.Before(to) && (i.ended.IsZero() || i.ended.After(from)) {
+			during = append(during, i)
 		}
 	}
-	return near
+	return during
+}
+
+// stood returns for how long a sidecar was paused by events between two times.
+func (c *chaos) stood(sidecar int, from, to time.Time) (d time.Duration) {
+	for _, i := range c.during(from, to) {
+		if i.deed == PauseSidecar && i.target == sidecar {
+			d += i.length
+		}
+	}
+	return d
 }
 
 // sleep waits, and tells whether it waited it all out.

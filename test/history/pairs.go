@@ -1,4 +1,4 @@
-package main
+package history
 
 import "fmt"
 
@@ -65,6 +65,8 @@ var expectedRefusals = map[string]bool{
 // wrongAlone tells what is wrong with a sighting by itself.
 func wrongAlone(s *sighting, key string) string {
 	switch {
+	case s.kind == refused && s.slug == "key-reused" && key != "":
+		return "" // up to what came before
 	case s.kind == foreign:
 		return "an answer that is none of a sidecar's"
 	case s.kind == refused && !expectedRefusals[s.slug]:

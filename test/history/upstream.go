@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"bufio"
@@ -17,7 +17,7 @@ import (
 	"genesys-sidecar/caddymodule/sandbox"
 )
 
-const clientSecret = "soak-secret-Zm9vYmFy"
+const clientSecret = "history-secret-Zm9vYmFy"
 
 // upstream is the sandbox, which nothing happens to.
 type upstream struct {

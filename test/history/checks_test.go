@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"bytes"
@@ -60,14 +60,16 @@ func check(t *testing.T, keyless bool, attempts []sandbox.Attempt, seen []*sight
 	t.Helper()
 	var out bytes.Buffer
 	k := newChecker(&out, func(_, _ time.Time) []incident {
-		return []incident{{event: event{deed: killSidecar, target: 1}, began: day}}
+		return []incident{{event: event{deed: KillSidecar, target: 1}, began: day}}
 	}, func(string) []sandbox.Attempt { return attempts })
-	c := &call{name: "c", path: executePath, key: "k", body: "{}", hash: hashOf("{}")}
+	c := &call{name: "c", path: executePath, key: "k", body: "{}", hash: hashOf("{}"), other: "[]", otherHash: hashOf("[]")}
 	if keyless {
 		c.key = ""
 	}
 	k.begin(c)
+	k.fleet = true
 	for _, s := range seen {
+		s.asked = c.key
 		k.saw(c, s)
 	}
 	for _, e := range effects {
@@ -108,11 +110,11 @@ func TestCheckerFindsWhatIsWrong(t *testing.T) {
 			effects: []sandbox.Effect{one}, want: "unknown after it was known"},
 		"unknown after known, seen the other way round": {seen: []*sighting{told(2, 3, unknown, hitUnknown, ""), told(0, 1, known, hit, "e1")},
 			effects: []sandbox.Effect{one}, want: "unknown after it was known"},
-		"unknown at the same time as known": {seen: []*sighting{told(0, 2, known, hit, "e1"), told(1, 3, unknown, hitUnknown, "")},
+		"unknown at the same time as known": {seen: []*sighting{unanswered(0, 1), told(0, 2, known, hit, "e1"), told(1, 3, unknown, hitUnknown, "")},
 			effects: []sandbox.Effect{one}},
 		"unknown after known that was not stored": {seen: []*sighting{told(0, 1, known, missed, "e1"), told(2, 3, unknown, hitUnknown, "")},
 			effects: []sandbox.Effect{one}},
-		"known after unknown": {seen: []*sighting{told(0, 1, unknown, hitUnknown, ""), told(2, 3, known, hit, "e1")},
+		"known after unknown": {seen: []*sighting{unanswered(0, 1), told(0, 1, unknown, hitUnknown, ""), told(2, 3, known, hit, "e1")},
 			effects: []sandbox.Effect{one}},
 		"known after unknown was stored": {seen: []*sighting{told(0, 1, unknown, storedUnknown, ""), told(2, 3, known, hit, "e1")},
 			effects: []sandbox.Effect{one}, want: "a changed answer"},
@@ -124,8 +126,8 @@ func TestCheckerFindsWhatIsWrong(t *testing.T) {
 			effects: []sandbox.Effect{one}, want: "an answer that is none to what was executed"},
 		"denied": {seen: []*sighting{{begin: at(1), end: at(2), answer: answer{kind: refused, slug: "token-unavailable", denied: true}}},
 			effects: []sandbox.Effect{one}, want: "told not to have been executed"},
-		"a refusal that makes no sense": {seen: []*sighting{{begin: at(1), end: at(2), answer: answer{kind: refused, slug: "key-reused"}}},
-			want: "a refusal that makes no sense: key-reused"},
+		"a refusal that makes no sense": {seen: []*sighting{{begin: at(1), end: at(2), answer: answer{kind: refused, slug: "body-invalid"}}},
+			want: "a refusal that makes no sense: body-invalid"},
 		"another's key": {seen: []*sighting{under("l", told(0, 1, unknown, hitUnknown, ""))},
 			want: `an answer for the key "l"`},
 
@@ -178,19 +180,29 @@ func TestCheckerReportsAnEffectOfNoCall(t *testing.T) {
 	}
 }
 
+// scheduleOf draws the schedule of a fleet.
+func scheduleOf(t *testing.T, seed uint64, duration time.Duration) []event {
+	t.Helper()
+	set, err := Settings{Store: Redis, Seed: seed, Duration: duration, Every: time.Second}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set.schedule()
+}
+
 func TestScheduleIsUpToTheSeed(t *testing.T) {
-	a, b := newSchedule(1, time.Minute, 3, time.Second), newSchedule(1, time.Minute, 3, time.Second)
+	a, b := scheduleOf(t, 1, time.Minute), scheduleOf(t, 1, time.Minute)
 	if len(a) < 20 || !reflect.DeepEqual(a, b) {
 		t.Errorf("one is %v, the other %v", a, b)
 	}
-	if reflect.DeepEqual(a, newSchedule(2, time.Minute, 3, time.Second)) {
+	if reflect.DeepEqual(a, scheduleOf(t, 2, time.Minute)) {
 		t.Error("another seed has the same")
 	}
 }
 
 func TestScheduleLeavesOneSidecarAlone(t *testing.T) {
 	for seed := range uint64(20) {
-		events := newSchedule(seed, 5*time.Minute, 3, time.Second)
+		events := scheduleOf(t, seed+1, 5*time.Minute)
 		for i, e := range events {
 			busy := map[int]bool{}
 			for _, before := range events[:i] {

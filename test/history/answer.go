@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"crypto/sha256"
@@ -98,13 +98,24 @@ func readAnswer(status int, header http.Header, body []byte) answer {
 	return a
 }
 
+// sent tells whether the answer is that of a call that was sent for it.
+func (a *answer) sent() bool {
+	return strings.HasPrefix(a.cacheStatus, "genesys; fwd=miss") && !strings.Contains(a.cacheStatus, "collapsed")
+}
+
 // sighting is one request for a call, and what its caller saw.
 type sighting struct {
 	sidecar    int
+	asked      string // the key that it brought
+	other      uint8  // 1: it had another body than the call's own
 	begin, end time.Time
-	left       time.Time // when the caller gave up; zero: it did not
+	left       time.Time     // when the caller gave up; zero: it did not
+	stood      time.Duration // how long the sidecar stood still meanwhile
 	answer
 }
+
+// unsent tells whether the request did not even reach a sidecar.
+func (s *sighting) unsent() bool { return s.kind == none && strings.Contains(s.err, "dial ") }
 
 func (s *sighting) String() string {
 	text := fmt.Sprintf("%s to %s, sidecar %d: %s", clock(s.begin), clock(s.end), s.sidecar, s.kind)

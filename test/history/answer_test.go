@@ -1,10 +1,13 @@
-package main
+package history
 
 import (
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
 	"genesys-sidecar/caddymodule/sandbox"
@@ -73,16 +76,20 @@ func TestLedgerIsReadAsItIsWritten(t *testing.T) {
 // A fault that decides what becomes of a call strikes a honoring upstream once.
 func TestCallsHaveFaultsThatTheSandboxKnows(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
-	known := map[string]bool{}
-	for _, f := range faults {
-		known[f.execute], known[f.invoke] = true, true
-	}
 	seen := map[string]bool{}
 	for range 2000 {
-		c := newCall(r, "name", false)
+		c := newCall(r, slices.Concat(Faults, SwiftFaults), "name", false)
 		seen[c.path] = true
 		if c.fault == "" || c.hash != hashOf(c.body) {
 			t.Fatalf("got %+v", c)
+		}
+		for part := range strings.SplitSeq(c.fault, ",") {
+			name, _, _ := strings.Cut(part, ";")
+			name, _, _ = strings.Cut(strings.TrimSpace(name), "=")
+			name = regexp.MustCompile(`^\d{3}(-before|-after|-remote)?$`).ReplaceAllString(name, "<status>$1")
+			if !slices.ContainsFunc(sandbox.FaultTable(), func(f sandbox.FaultInfo) bool { return f.Name == name }) {
+				t.Fatalf("the sandbox knows no %q of %q", name, c.fault)
+			}
 		}
 	}
 	if len(seen) != 2 {

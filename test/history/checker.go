@@ -1,12 +1,18 @@
-package main
+package history
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/anishathalye/porcupine"
 
 	"genesys-sidecar/caddymodule/sandbox"
 )
@@ -15,10 +21,16 @@ import (
 // does not go together.
 type checker struct {
 	out      io.Writer
-	near     func(from, to time.Time) []incident // the chaos between two times
+	aside    io.Writer                           // what is no violation
+	during   func(from, to time.Time) []incident // the chaos between two times
 	attempts func(key string) []sandbox.Attempt  // what was sent up under a key
 
-	repeat string // how the run is repeated
+	repeat   string       // how the run is repeated
+	fleet    bool         // several sidecars share a store
+	pictures string       // the directory for what porcupine draws
+	onWrong  func()       // called with each violation
+	judged   atomic.Int64 // keys whose histories porcupine has judged
+	steps    atomic.Int64 // of those histories
 
 	mu         sync.Mutex
 	calls      map[string]*call    // guarded by mu; by the hash of the body
@@ -34,8 +46,8 @@ const reported = 20
 // then it is not known whether an answer was delivered.
 const settled = drainTime + 5*time.Second
 
-func newChecker(out io.Writer, near func(from, to time.Time) []incident, attempts func(key string) []sandbox.Attempt) *checker {
-	return &checker{out: out, near: near, attempts: attempts, calls: make(map[string]*call), recheck: make(map[*call]time.Time)}
+func newChecker(out io.Writer, during func(from, to time.Time) []incident, attempts func(key string) []sandbox.Attempt) *checker {
+	return &checker{out: out, aside: out, during: during, attempts: attempts, calls: make(map[string]*call), recheck: make(map[*call]time.Time)}
 }
 
 // begin has a call known before it is sent.
@@ -43,10 +55,8 @@ func (k *checker) begin(c *call) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.calls[c.hash] = c
+	k.calls[c.otherHash] = c
 }
-
-// kept bounds how many sightings of a call are kept that say nothing.
-const kept = 40
 
 // saw takes in what a client saw.
 func (k *checker) saw(c *call, s *sighting) {
@@ -60,9 +70,7 @@ func (k *checker) saw(c *call, s *sighting) {
 			s.body = old.body // one copy is enough
 		}
 	}
-	if s.kind > refused || len(c.sightings) < kept || what != "" {
-		c.sightings = append(c.sightings, s)
-	}
+	c.sightings = append(c.sightings, s)
 	c.mu.Unlock()
 	if what != "" {
 		k.blame(c, what)
@@ -79,11 +87,15 @@ func (k *checker) ran(e sandbox.Effect) {
 		return
 	}
 	c.mu.Lock()
-	c.effects = append(c.effects, effect{e.ID, e.Key, e.Started, e.Finished})
+	var other uint8
+	if e.BodySHA256 == c.otherHash {
+		other = 1
+	}
+	c.effects = append(c.effects, effect{e.ID, e.Key, other, e.Started, e.Finished})
 	n := len(c.effects)
 	c.mu.Unlock()
 	switch {
-	case n < 2:
+	case n < 2, c.twice:
 	case c.key != "":
 		k.judge(c)
 	default:
@@ -105,7 +117,7 @@ func (k *checker) judge(c *call) {
 		k.mu.Lock()
 		k.excused = append(k.excused, c.title())
 		k.mu.Unlock()
-		fmt.Fprintf(k.out, "excused, though executed more than once: %s", k.evidence(c))
+		fmt.Fprintf(k.aside, "excused, though executed more than once: %s", k.evidence(c))
 	}
 }
 
@@ -130,28 +142,80 @@ func (k *checker) finish(attempts []sandbox.Attempt) {
 	k.sweep(true)
 	byCall := make(map[string][]sandbox.Attempt)
 	for _, a := range attempts {
-		byCall[a.BodySHA256] = append(byCall[a.BodySHA256], a)
+		k.mu.Lock()
+		c := k.calls[a.BodySHA256]
+		k.mu.Unlock()
+		if c != nil {
+			byCall[c.hash] = append(byCall[c.hash], a)
+		}
+	}
+	queue := make(chan *call)
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for c := range queue {
+				k.finishCall(c, byCall[c.hash])
+			}
+		})
 	}
 	for _, c := range k.all() {
-		c.mu.Lock()
-		what := judgeTruth(c.key, c.effects, c.sightings)
-		if what == "" {
-			what = judgeAttempts(c.key, c.honored, byCall[c.hash])
+		queue <- c
+	}
+	close(queue)
+	workers.Wait()
+}
+
+// searchLimit is how long porcupine may look for an order of a key's history.
+const searchLimit = 30 * time.Second
+
+// finishCall judges a call of which all is known.
+func (k *checker) finishCall(c *call, attempts []sandbox.Attempt) {
+	c.mu.Lock()
+	what := judgeTruth(c.key, c.effects, c.sightings)
+	if what == "" {
+		what = judgeAttempts(c.key, c.honored, attempts)
+	}
+	if what == "" && c.twice && len(k.during(c.span())) == 0 {
+		what = judgeTwice(c.effects, c.sightings)
+	}
+	if what == "" {
+		what = k.judgeOrder(c)
+	}
+	c.mu.Unlock()
+	if what != "" {
+		k.blame(c, what)
+	}
+}
+
+// judgeOrder has porcupine judge the histories of a call's keys.
+func (k *checker) judgeOrder(c *call) string {
+	for _, key := range c.keys() {
+		k.judged.Add(1)
+		history := steps(key, k.fleet, c.honored, c.sightings, c.effects)
+		k.steps.Add(int64(len(history)))
+		picture := ""
+		if k.pictures != "" {
+			picture = filepath.Join(k.pictures, fmt.Sprintf("%s-%.4x.html", c.name, sha256.Sum256([]byte(key))))
 		}
-		c.mu.Unlock()
-		if what != "" {
-			k.blame(c, what)
+		switch linearize(c.orphaned(), history, searchLimit, picture) {
+		case porcupine.Illegal:
+			return "a history that no order of its steps explains"
+		case porcupine.Unknown:
+			return fmt.Sprintf("a history that could not be judged within %v", searchLimit)
 		}
 	}
+	return ""
 }
 
 // all returns all calls, in the order of their names.
 func (k *checker) all() []*call {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	all := make([]*call, 0, len(k.calls))
-	for _, c := range k.calls {
-		all = append(all, c)
+	all := make([]*call, 0, len(k.calls)/2)
+	for hash, c := range k.calls {
+		if hash == c.hash {
+			all = append(all, c)
+		}
 	}
 	slices.SortFunc(all, func(a, b *call) int { return strings.Compare(a.name, b.name) })
 	return all
@@ -173,6 +237,9 @@ func (k *checker) report(what, evidence string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.violations = append(k.violations, what)
+	if k.onWrong != nil {
+		k.onWrong()
+	}
 	if len(k.violations) <= reported {
 		fmt.Fprintf(k.out, "VIOLATION %s: %s\n  to repeat: %s\n", what, strings.TrimSpace(evidence), k.repeat)
 	}
@@ -216,7 +283,7 @@ func (k *checker) evidence(c *call) string {
 				a.Number, clock(a.Time), a.Outcome, a.Status, a.Fault, a.Executed, a.Replayed, a.Key)
 		}
 	}
-	for _, i := range k.near(from, to) {
+	for _, i := range k.during(from.Add(-3*time.Second), to) { // and shortly before
 		fmt.Fprintf(&b, "  chaos: %v\n", i)
 	}
 	return b.String()
