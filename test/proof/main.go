@@ -193,5 +193,3 @@ func (p *proof) fail(part string, what []string) {
 		p.say("WRONG: %s: %s", part, w)
 	}
 }
-
-func (p *proof) failpoints(ctx context.Context) error { return nil }
