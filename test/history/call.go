@@ -82,6 +82,12 @@ var SwiftFaults = []Fault{
 	{2, "422-remote", "", 0},
 }
 
+// SlowFaults are those that outlast the lease of a sidecar in a fleet.
+var SlowFaults = []Fault{
+	{2, "stall=2500ms", "stall=2500ms; times=1", 0},
+	{1, "slow=6s; times=1", "slow=6s; times=1", 0}, // longer than an attempt may take
+}
+
 // newCall draws a call.
 func newCall(r *rand.Rand, faults []Fault, name string, keyless bool) *call {
 	c := &call{name: name, path: executePath, body: bodyOf(name), other: bodyOf(name + "-other")}

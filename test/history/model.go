@@ -38,11 +38,16 @@ const nobody = -1
 
 // standing is the state of a key. It is comparable.
 type standing struct {
-	phase  phase
-	body   uint8 // whose request it is, of those that were sent under the key
-	by     int   // the step that claimed it
-	ran    bool  // it has had its effect
-	maybe  uint8 // a bit for each body: a request without an answer may claim it
+	phase phase
+	body  uint8 // whose request it is, of those that were sent under the key
+	by    int   // the step that claimed it
+	ran   bool  // it has had its effect
+	maybe uint8 // a bit for each body: a request without an answer may claim it
+
+	// digest is of what has been told. It is for good once it is recorded: a
+	// sidecar whose store does not answer tells what it knows, and says that it
+	// is not stored; killed then, it has forgotten it. What is known later is
+	// the same all the same.
 	digest uint64
 }
 
@@ -100,7 +105,7 @@ func (s step) String() string {
 // take returns where the key can stand after a step.
 func (s standing) take(step step) []standing {
 	var next []standing
-	for _, from := range s.unseen() {
+	for _, from := range s.unseen(step.honored) {
 		next = append(next, from.takeSeen(step)...)
 	}
 	return next
@@ -108,10 +113,11 @@ func (s standing) take(step step) []standing {
 
 // unseen returns where the key can stand that stood at s, if what nobody was
 // told has happened: it was claimed for a caller that is gone.
-func (s standing) unseen() []standing {
+func (s standing) unseen(honored bool) []standing {
 	all := []standing{s}
 	for body := range uint8(2) {
-		if s.maybe&(1<<body) != 0 && s.phase == absent {
+		again := honored && s.phase == lost && s.body == body
+		if s.maybe&(1<<body) != 0 && (s.phase == absent || again) {
 			claimed := s
 			claimed.phase, claimed.body, claimed.by = started, body, nobody
 			all = append(all, claimed)
@@ -169,17 +175,10 @@ func (s standing) end(step step) []standing {
 	overtaken := step.honored && step.fleet && s.body == step.body
 	switch step.told {
 	case known:
-		if !s.ran || !own && !overtaken || s.phase == done && s.digest != step.digest {
+		if !s.ran || !own && !overtaken {
 			return nil
 		}
-		ended := s
-		ended.phase, ended.digest = done, step.digest
-		if step.stored {
-			return []standing{ended}
-		}
-		left := s // a crash forgets it
-		left.by = nobody
-		return []standing{ended, left}
+		return s.know(step)
 	case unknown:
 		if !own {
 			return when(overtaken, s)
@@ -204,11 +203,11 @@ func (s standing) end(step step) []standing {
 func (s standing) find(step step) []standing {
 	orphan := s.phase == started && s.by == nobody
 	switch {
-	case step.told == known && s.phase == done:
-		return when(s.digest == step.digest && s.body == step.body, s)
-	case step.told == known && orphan:
-		s.phase, s.digest = done, step.digest
-		return when(s.ran && s.body == step.body, s)
+	case step.told == known && (s.phase == done || orphan && s.ran):
+		if s.body != step.body {
+			return nil
+		}
+		return s.know(step)
 	case step.told == unknown && step.fleet:
 		return when(s.body == step.body && (s.phase == started || s.phase == lost), s)
 	case step.told == unknown && (s.phase == lost || orphan):
@@ -225,6 +224,21 @@ func (s standing) find(step step) []standing {
 	default:
 		return nil
 	}
+}
+
+// know has the key's answer known.
+func (s standing) know(step step) []standing {
+	if s.digest != 0 && s.digest != step.digest {
+		return nil
+	}
+	recorded := s
+	recorded.phase, recorded.digest = done, step.digest
+	if step.stored || s.phase == done {
+		return []standing{recorded}
+	}
+	left := s
+	left.by, left.digest = nobody, step.digest
+	return []standing{recorded, left}
 }
 
 func when(so bool, s standing) []standing {

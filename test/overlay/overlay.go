@@ -67,10 +67,13 @@ func moduleRoot(ctx context.Context) (string, error) {
 }
 
 func build(ctx context.Context, root, dir, binary string, race bool, replaced map[string]string) error {
+	// As it is shipped, but for the race detector: what is compiled serves both.
 	args := []string{"build", "-tags", "nobadger,nomysql,nopgx", "-o", binary}
 	env := os.Environ()
 	if race {
 		args, env = append(args, "-race"), append(env, "CGO_ENABLED=1")
+	} else {
+		args, env = append(args, "-trimpath"), append(env, "CGO_ENABLED=0")
 	}
 	if len(replaced) > 0 {
 		text, err := json.Marshal(map[string]any{"Replace": replaced})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"genesys-sidecar/test/history"
@@ -23,8 +24,8 @@ type share struct {
 // shares are how the histories are divided.
 var shares = []share{
 	{history.Disk, 0.5, 0.45, 64, time.Second, history.SwiftFaults},
-	{history.Memory, 0.3, 0.35, 64, time.Second, history.SwiftFaults},
-	{history.Redis, 0.2, 0.2, 64, 1500 * time.Millisecond, history.Faults},
+	{history.Memory, 0.38, 0.4, 64, time.Second, history.SwiftFaults},
+	{history.Redis, 0.12, 0.15, 64, 600 * time.Millisecond, slices.Concat(history.SwiftFaults, history.SlowFaults)},
 }
 
 // histories records and judges what clients see of each store.
