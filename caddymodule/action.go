@@ -98,6 +98,7 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp i
 		call.UpstreamKey = o.upstreamKey(who.key)
 	default:
 		call.NewID, call.NewUpstreamKey = o.id, o.upstreamKey
+		call.Present = func() bool { return present(r.Context()) }
 		if who.adopt > 0 {
 			call.Adoption = idempotency.NewAdoptionID(o.organisation, o.scope, fp)
 			call.AdoptWindow = who.adopt

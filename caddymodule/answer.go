@@ -26,14 +26,14 @@ func (h *Handler) tell(w http.ResponseWriter, r *http.Request, out *idempotency.
 
 	// Looked at before, not after: a caller that has got its answer may well
 	// hang up before the next line is reached.
-	present := r.Context().Err() == nil
+	stayed := !out.Tracked() || present(r.Context())
 	err := writeAnswer(w, answer, out.Rest)
 	if err == nil && out.Tracked() {
 		if err = http.NewResponseController(w).Flush(); errors.Is(err, http.ErrNotSupported) {
 			err = nil // there is nothing to be learnt, then
 		}
 	}
-	out.Settle(err == nil && present)
+	out.Settle(err == nil && stayed)
 	if err != nil {
 		// There is nobody to tell, and the status is out.
 		h.log.Debug("the caller left before its answer was written")

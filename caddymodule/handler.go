@@ -157,6 +157,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.app = app.(*App)
 	h.applyDefaults()
+	watchCallers(ctx)
 
 	patterns := make([]genesys.Pattern, len(h.Actions))
 	for i, a := range h.Actions {

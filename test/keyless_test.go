@@ -225,3 +225,30 @@ func TestBeingToldAgainExtendsTheWindow(t *testing.T) {
 	}
 	p.wantEffects(t, 1)
 }
+
+// Repeats of a client that gives up pile up in front of a sidecar that stands
+// still. When it goes on, it finds them all at once, and may take any of them
+// first: only the one whose caller waits is meant.
+func TestRepeatsThatPiledUpDuringAPauseRunOnce(t *testing.T) {
+	for _, path := range []string{execute, invoke} {
+		p := newPlatform(t, sandbox.Config{})
+		s := newSidecar(t, p, options{global: "store memory"})
+		s.send(t, request{path: path, body: `{"input":{"token":"fetched"}}`})
+		s.pause(t)
+		const body = `{"input":{"a":1}}`
+		for range 20 {
+			conn, err := net.Dial("tcp", s.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+			must(t, conn.Close())
+		}
+		answered := s.begin(t, request{path: path, body: body})
+		s.resume(t)
+		if a := answered(); a.status != 200 {
+			t.Errorf("got %+v", a)
+		}
+		p.wantEffects(t, 2)
+	}
+}

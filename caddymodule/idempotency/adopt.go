@@ -3,6 +3,7 @@ package idempotency
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -26,8 +27,9 @@ const settleTimeout = 5 * time.Second
 // caller was told that the outcome is unknown.
 func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 	ward := g.orphans.ward(call.Adoption)
+	self := &caller{call.Present}
 	call.attendant = g.attendance(call)
-	orphan, err := g.adopt(ctx, ward, call)
+	orphan, err := g.adopt(ctx, ward, self, call)
 	if err != nil {
 		return nil, err
 	}
@@ -37,12 +39,12 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 	} else {
 		call.Key = RandomKey()
 		call.ID, call.UpstreamKey = call.NewID(call.Key), call.NewUpstreamKey(call.Key)
-		ward.attach(call.ID)
+		ward.attach(call.ID, self)
 	}
 
 	out, err := g.doKeyed(ctx, call, orphan != nil)
 	if err != nil {
-		ward.detach(call.ID)
+		ward.detach(call.ID, self)
 		if orphan != nil || ctx.Err() != nil { // else nothing was claimed for this caller
 			g.unattend(call)
 		}
@@ -60,7 +62,7 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 		if delivered && call.Adoption != (AdoptionID{}) {
 			g.settle(call.ID, out)
 		}
-		ward.detach(call.ID)
+		ward.detach(call.ID, self)
 		if !delivered && out.Fate == Kept {
 			g.unattend(call)
 		}
@@ -107,13 +109,13 @@ func (g *Gate) settle(id ID, out *Outcome) {
 
 // adopt returns the oldest orphan that call may adopt, and attaches the caller
 // to it, so that nobody else adopts it; or nil.
-func (g *Gate) adopt(ctx context.Context, ward *ward, call Call) (*Record, error) {
+func (g *Gate) adopt(ctx context.Context, ward *ward, self *caller, call Call) (*Record, error) {
 	if call.Adoption == (AdoptionID{}) {
 		return nil, nil
 	}
 	var grace <-chan time.Time
 	for last := false; ; {
-		l, err := g.look(ctx, ward, call)
+		l, err := g.look(ctx, ward, self, call)
 		switch {
 		case err != nil:
 			return nil, err
@@ -158,7 +160,7 @@ type look struct {
 }
 
 // look adopts the oldest orphan that call may adopt, if there is one.
-func (g *Gate) look(ctx context.Context, ward *ward, call Call) (look, error) {
+func (g *Gate) look(ctx context.Context, ward *ward, self *caller, call Call) (look, error) {
 	ward.mu.Lock()
 	defer ward.mu.Unlock()
 	unsettled, err := g.store.Unsettled(ctx, call.Adoption)
@@ -168,7 +170,7 @@ func (g *Gate) look(ctx context.Context, ward *ward, call Call) (look, error) {
 	seen := look{left: ward.left}
 	lives := lives{gate: g}
 	for _, rec := range unsettled {
-		if ward.callers[rec.ID] > 0 {
+		if ward.attendedLocked(rec.ID) {
 			seen.attended = true
 			continue
 		}
@@ -197,7 +199,7 @@ func (g *Gate) look(ctx context.Context, ward *ward, call Call) (look, error) {
 				seen.beaten = true
 				return seen, nil
 			}
-			ward.attachLocked(rec.ID)
+			ward.attachLocked(rec.ID, self)
 			seen.orphan = rec
 			return seen, nil
 		case stale:
@@ -269,32 +271,44 @@ func (o *orphanage) ward(a AdoptionID) *ward { return &o.wards[int(a[0])%len(o.w
 
 type ward struct {
 	mu      sync.Mutex
-	callers map[ID]int    // guarded by mu
-	left    chan struct{} // guarded by mu; closed when a call has lost its last caller
+	callers map[ID][]*caller // guarded by mu
+	left    chan struct{}    // guarded by mu; closed when a call has lost its last caller
 }
 
-func (w *ward) attach(id ID) {
+// caller is who made a keyless call, or adopted one.
+type caller struct{ present func() bool }
+
+func (w *ward) attach(id ID, c *caller) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.attachLocked(id)
+	w.attachLocked(id, c)
 }
 
-func (w *ward) attachLocked(id ID) {
+func (w *ward) attachLocked(id ID, c *caller) {
 	if w.callers == nil {
-		w.callers = make(map[ID]int)
+		w.callers = make(map[ID][]*caller)
 	}
-	w.callers[id]++
+	w.callers[id] = append(w.callers[id], c)
 	if w.left == nil {
 		w.left = make(chan struct{})
 	}
 }
 
-func (w *ward) detach(id ID) {
+// attendedLocked tells whether a call has a caller who is still there. One whose
+// leaving nobody has got round to notice is not.
+func (w *ward) attendedLocked(id ID) bool {
+	return slices.ContainsFunc(w.callers[id], func(c *caller) bool { return c.present == nil || c.present() })
+}
+
+func (w *ward) detach(id ID, c *caller) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.callers[id]--; w.callers[id] <= 0 {
-		delete(w.callers, id)
-		close(w.left)
-		w.left = make(chan struct{})
+	others := slices.DeleteFunc(w.callers[id], func(other *caller) bool { return other == c })
+	if len(others) > 0 {
+		w.callers[id] = others
+		return
 	}
+	delete(w.callers, id)
+	close(w.left)
+	w.left = make(chan struct{})
 }

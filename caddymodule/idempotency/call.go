@@ -37,6 +37,11 @@ type Call struct {
 	// be adopted.
 	AdoptWindow time.Duration
 
+	// Present tells whether the caller is still there, where that can be known
+	// before the context ends. It must not block. nil: the context says it all.
+	// Keyless calls only.
+	Present func() bool
+
 	// Fingerprint tells this request from another under the same key.
 	Fingerprint Fingerprint
 

@@ -77,6 +77,12 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			g.forget(next, before)
 			return nil, nil, errAgain
 		}
+		if f.callers.Load() == 1 && call.Present != nil && !call.Present() {
+			// The one who is left has gone as well, though that is yet to be
+			// noticed. Its repeat may have been answered in the meantime.
+			g.forget(next, before)
+			return nil, nil, context.Canceled
+		}
 		return &Claim{g, f, next, before != nil && before.Honored}, nil, nil
 	}
 }

@@ -107,3 +107,46 @@ func TestCallerWhoHasLeftAlreadySendsNothing(t *testing.T) {
 		w.wantSent(0)
 	})
 }
+
+// A caller can be gone long before its context ends: the server has to notice.
+
+func TestCallerWhoIsGoneUnnoticedIsAdoptedAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		release := w.upstream.holds()
+		there := true
+		call := w.keyless("r")
+		call.Present = func() bool { return there }
+		first := w.start(call)
+		there = false
+		began := time.Now()
+		retry := w.start(w.keyless("r"))
+		release()
+		out := retry.outcome()
+		want(t, out, shared, isKept, "ran under up-"+first.outcome().Key)
+		if !out.Adopted || time.Since(began) != 0 {
+			t.Errorf("after %v: %+v", time.Since(began), out)
+		}
+		w.wantSent(1)
+	})
+}
+
+func TestNothingIsSentForWhoIsGoneUnnoticed(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		call := w.keyless("r")
+		call.Present = func() bool { return false }
+		w.doErr(call, context.Canceled)
+		w.wantSent(0)
+		out := w.do(w.keyless("r"))
+		want(t, out, executed, isKept, "ran under up-"+out.Key)
+		w.wantSent(1)
+	})
+}
+
+func TestAnOrphanIsSentForItsAdopterThoughItsOwnCallerIsGone(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.leftKeyless("made-up", true, idempotency.Open, time.Minute)
+		call := w.honoredKeyless("r")
+		call.Present = func() bool { return true }
+		want(t, w.do(call), executed, isKept, "ran under up-made-up")
+	})
+}

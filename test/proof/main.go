@@ -84,7 +84,7 @@ func parseFlags(args []string) (settings, error) {
 	flags.Uint64Var(&set.seed, "seed", 0, "what schedules and calls are drawn from; 0: anything")
 	flags.Int64Var(&set.operations, "operations", 0, "how many operations are recorded at least (default 1000000; quick: 30000)")
 	flags.Int64Var(&set.kills, "kills", 0, "how many times a sidecar is killed at least (default 500; quick: 15)")
-	flags.DurationVar(&set.duration, "duration", 6*time.Minute, "how long a store's history may take")
+	flags.DurationVar(&set.duration, "duration", 8*time.Minute, "how long a store's history may take")
 	flags.StringVar(&set.mutant, "mutant", "", "a part of the name of the mutants to catch")
 	flags.BoolVar(&set.race, "race", false, "build the sidecar of the histories with the race detector")
 	flags.BoolVar(&set.keep, "keep", false, "keep the directory with the logs, whatever comes out")
