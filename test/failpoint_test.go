@@ -30,8 +30,8 @@ var failpoints = []overlay.Edit{
 	{File: "caddymodule/idempotency/gate.go", Old: "\tresult := g.send(ctx, call, claim)\n", New: "\tresult := g.send(ctx, call, claim)\n\tfailpoint.At(\"answered\")\n"},
 	{File: "caddymodule/idempotency/gate.go", Old: "ours, err := g.record(rec, result.Fate)\n", New: "ours, err := g.record(rec, result.Fate)\n\tfailpoint.At(\"recorded\")\n"},
 	{File: "caddymodule/answer.go", Old: "package caddymodule\n\nimport (", New: "package caddymodule\n\nimport (\n\t\"genesys-sidecar/test/failpoint\""},
-	{File: "caddymodule/answer.go", Old: "\tpresent := r.Context().Err() == nil\n", New: "\tpresent := r.Context().Err() == nil\n\tfailpoint.At(\"untold\")\n"},
-	{File: "caddymodule/answer.go", Old: "\tout.Settle(err == nil && present)\n", New: "\tfailpoint.At(\"told\")\n\tout.Settle(err == nil && present)\n"},
+	{File: "caddymodule/answer.go", Old: "\tstayed := !out.Tracked() || present(r.Context())\n", New: "\tstayed := !out.Tracked() || present(r.Context())\n\tfailpoint.At(\"untold\")\n"},
+	{File: "caddymodule/answer.go", Old: "\tout.Settle(err == nil && stayed)\n", New: "\tfailpoint.At(\"told\")\n\tout.Settle(err == nil && stayed)\n"},
 }
 
 // buildFailing builds the sidecar that can be made to end.

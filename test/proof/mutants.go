@@ -65,7 +65,7 @@ var mutants = []mutant{
 	{
 		name: "tells another request's answer",
 		edits: []overlay.Edit{{
-			File: "caddymodule/idempotency/gate.go",
+			File: "caddymodule/idempotency/outcome.go",
 			Old:  "if rec.Fingerprint != fp {",
 			New:  "if false {",
 		}},
@@ -74,7 +74,7 @@ var mutants = []mutant{
 		name: "takes two keyless callers who wait for one",
 		edits: []overlay.Edit{{
 			File: "caddymodule/idempotency/adopt.go",
-			Old:  "if ward.callers[rec.ID] > 0 {",
+			Old:  "if ward.attendedLocked(rec.ID) {",
 			New:  "if false {",
 		}},
 	},
