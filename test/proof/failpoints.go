@@ -20,7 +20,7 @@ func (p *proof) failpoints(ctx context.Context) error {
 	var failed *exec.ExitError
 	switch {
 	case errors.As(err, &failed):
-		p.out.Write(out)
+		fmt.Fprintf(p.out, "%s", out)
 		p.fail("failpoints", []string{"a kill left something else than it should; see above"})
 		return nil
 	case err != nil:
