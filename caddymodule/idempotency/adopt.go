@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,7 +28,7 @@ const settleTimeout = 5 * time.Second
 // caller was told that the outcome is unknown.
 func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 	ward := g.orphans.ward(call.Adoption)
-	self := &caller{call.Present}
+	self := &caller{present: call.Present}
 	call.attendant = g.attendance(call)
 	orphan, err := g.adopt(ctx, ward, self, call)
 	if err != nil {
@@ -39,7 +40,7 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 	} else {
 		call.Key = RandomKey()
 		call.ID, call.UpstreamKey = call.NewID(call.Key), call.NewUpstreamKey(call.Key)
-		ward.attach(call.ID, self)
+		call.claiming = ward.begin(call, self)
 	}
 
 	out, err := g.doKeyed(ctx, call, orphan != nil)
@@ -50,6 +51,7 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 		}
 		return nil, err
 	}
+	self.answered.Store(true)
 	out.Adopted = orphan != nil
 	if out.Fate == Unsure {
 		// Whoever repeats the call once this was told is to be told the same, at
@@ -123,6 +125,13 @@ func (g *Gate) adopt(ctx context.Context, ward *ward, self *caller, call Call) (
 			return l.orphan, nil
 		case l.beaten:
 			continue // what somebody else did is to be seen now
+		case l.claimed != nil:
+			select {
+			case <-l.claimed:
+				continue // it has been sent, and can be adopted; or it has been undone
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
 		case last || !l.attended && len(l.elsewhere) == 0:
 			return nil, nil
 		}
@@ -154,6 +163,7 @@ func (g *Gate) adopt(ctx context.Context, ward *ward, self *caller, call Call) (
 type look struct {
 	orphan    *Record       // adopted
 	attended  bool          // a call like it has a caller in this process
+	claimed   chan struct{} // closed when it is clear whether a call like it, whose caller has left, is sent
 	left      chan struct{} // closed when one of those leaves
 	elsewhere []Process     // have callers of calls like it
 	beaten    bool          // an orphan's attendant changed while it was looked at
@@ -208,6 +218,13 @@ func (g *Gate) look(ctx context.Context, ward *ward, self *caller, call Call) (l
 			if err := g.store.Settle(ctx, rec.ID, rec.Owner); err != nil {
 				g.log.Warn("settling a call past its window", slog.String("id", rec.ID.String()), slog.Any("error", err))
 			}
+		}
+	}
+	for _, c := range ward.claiming[call.Adoption] {
+		if ward.attendedLocked(c.id) {
+			seen.attended = true
+		} else {
+			seen.claimed = c.done
 		}
 	}
 	return seen, nil
@@ -273,10 +290,64 @@ type ward struct {
 	mu      sync.Mutex
 	callers map[ID][]*caller // guarded by mu
 	left    chan struct{}    // guarded by mu; closed when a call has lost its last caller
+
+	// claiming has the calls that are not on record yet, and may be before long.
+	// A call like one of them must not be sent beside it, should its caller have
+	// left: it would be adopted by the next, and sent as well.
+	claiming map[AdoptionID][]*claiming // guarded by mu
+}
+
+// claiming is a keyless call from when it has a key until it is clear whether it
+// is sent.
+type claiming struct {
+	ward     *ward
+	id       ID
+	adoption AdoptionID
+	done     chan struct{}
+}
+
+// begin attaches a caller to a call that is to be claimed.
+func (w *ward) begin(call Call, c *caller) *claiming {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.attachLocked(call.ID, c)
+	if call.Adoption == (AdoptionID{}) {
+		return nil
+	}
+	if w.claiming == nil {
+		w.claiming = make(map[AdoptionID][]*claiming)
+	}
+	p := &claiming{w, call.ID, call.Adoption, make(chan struct{})}
+	w.claiming[call.Adoption] = append(w.claiming[call.Adoption], p)
+	return p
+}
+
+// end notes that it is clear whether the call is sent. It may be called again.
+func (p *claiming) end() {
+	if p == nil {
+		return
+	}
+	p.ward.mu.Lock()
+	defer p.ward.mu.Unlock()
+	if isClosed(p.done) {
+		return
+	}
+	close(p.done)
+	others := slices.DeleteFunc(p.ward.claiming[p.adoption], func(other *claiming) bool { return other == p })
+	if len(others) > 0 {
+		p.ward.claiming[p.adoption] = others
+	} else {
+		delete(p.ward.claiming, p.adoption)
+	}
 }
 
 // caller is who made a keyless call, or adopted one.
-type caller struct{ present func() bool }
+type caller struct {
+	present  func() bool // nil: it has not been seen to leave
+	answered atomic.Bool // it is being told; one that has read that may hang up at once
+}
+
+func (c *caller) waits() bool { return c.answered.Load() || c.present == nil || c.present() }
 
 func (w *ward) attach(id ID, c *caller) {
 	w.mu.Lock()
@@ -297,7 +368,7 @@ func (w *ward) attachLocked(id ID, c *caller) {
 // attendedLocked tells whether a call has a caller who is still there. One whose
 // leaving nobody has got round to notice is not.
 func (w *ward) attendedLocked(id ID) bool {
-	return slices.ContainsFunc(w.callers[id], func(c *caller) bool { return c.present == nil || c.present() })
+	return slices.ContainsFunc(w.callers[id], (*caller).waits)
 }
 
 func (w *ward) detach(id ID, c *caller) {

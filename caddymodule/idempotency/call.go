@@ -72,7 +72,8 @@ type Call struct {
 	// and does not end when a caller leaves.
 	Send func(context.Context, *Claim) Result
 
-	attendant Owner // of a keyless call, where others can see the store; see attend.go
+	attendant Owner     // of a keyless call, where others can see the store; see attend.go
+	claiming  *claiming // of a keyless call that adopts none
 }
 
 // Claim is the right to send a call. It belongs to one goroutine.

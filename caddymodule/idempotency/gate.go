@@ -155,6 +155,7 @@ func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, 
 		}
 		f, first, err := g.board(call)
 		if err != nil {
+			call.claiming.end()
 			return nil, err
 		}
 		if first {
@@ -261,6 +262,7 @@ func (g *Gate) land(f *flight) {
 func (g *Gate) fly(f *flight, call Call) {
 	ctx, cancel := context.WithTimeout(context.Background(), call.Deadline)
 	claim, out, err := g.claim(ctx, f, call)
+	call.claiming.end()
 	if claim == nil {
 		cancel()
 		g.land(f) // before the result is told, so that a caller that looks again starts anew

@@ -3,6 +3,7 @@ package idempotency_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,11 +114,11 @@ func TestCallerWhoHasLeftAlreadySendsNothing(t *testing.T) {
 func TestCallerWhoIsGoneUnnoticedIsAdoptedAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		release := w.upstream.holds()
-		there := true
+		var gone atomic.Bool
 		call := w.keyless("r")
-		call.Present = func() bool { return there }
+		call.Present = func() bool { return !gone.Load() }
 		first := w.start(call)
-		there = false
+		gone.Store(true)
 		began := time.Now()
 		retry := w.start(w.keyless("r"))
 		release()
@@ -148,5 +149,69 @@ func TestAnOrphanIsSentForItsAdopterThoughItsOwnCallerIsGone(t *testing.T) {
 		call := w.honoredKeyless("r")
 		call.Present = func() bool { return true }
 		want(t, w.do(call), executed, isKept, "ran under up-made-up")
+	})
+}
+
+// A call that is not on record yet cannot be found there. Whoever repeats it once
+// its caller has left must not be sent beside it: a crash would leave both, and the
+// next would be told of the wrong one.
+func TestRepeatWaitsUntilItIsClearWhetherACallIsSentWhoseCallerLeft(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		claiming := make(chan struct{})
+		var claims atomic.Int64
+		w.store.hookBefore(opClaim, func() error { claims.Add(1); <-claiming; return nil })
+		w.start(w.keyless("r")).left()
+		retry, unlike := w.start(w.keyless("r")), w.start(w.keyless("s"))
+		time.Sleep(time.Second)
+		if n := claims.Load(); n != 2 || !retry.waiting() {
+			t.Errorf("%d claims", n) // that of the first, and that of the unlike one
+		}
+		close(claiming)
+		out := retry.outcome()
+		want(t, out, executed, isKept, "ran under up-"+out.Key)
+		unlike.outcome()
+		w.wantSent(2)
+		if recs, err := w.store.Unsettled(t.Context(), w.keyless("r").Adoption); err != nil || len(recs) != 1 {
+			t.Errorf("left on record: %v, %v", recs, err)
+		}
+	})
+}
+
+func TestRepeatAdoptsTheCallThatWasSentThoughItsCallerLeftInTheMeantime(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		claiming := make(chan struct{})
+		w.store.hookBefore(opClaim, func() error { <-claiming; return nil })
+		release := w.upstream.holds()
+		var gone atomic.Bool
+		call := w.keyless("r")
+		call.Present = func() bool { return !gone.Load() }
+		first := w.start(call)
+		second := w.start(w.keyless("r")) // its grace begins
+		close(claiming)
+		time.Sleep(time.Millisecond)
+		gone.Store(true) // after it was sent
+		first.left()
+		release()
+		out := second.outcome()
+		want(t, out, shared, isKept, "ran under up-"+out.Key)
+		w.wantSent(1)
+	})
+}
+
+func TestCallerWhoHangsUpWithItsAnswerWasAnswered(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		var gone atomic.Bool
+		call := w.keyless("r")
+		call.Present = func() bool { return !gone.Load() }
+		first := w.do(call)
+		gone.Store(true)
+		next := w.start(w.keyless("r")) // before it is noted that the answer was delivered
+		first.Settle(true)
+		out := next.outcome()
+		want(t, out, executed, isKept, "ran under up-"+out.Key)
+		if out.Adopted {
+			t.Error("the next call was taken for a repeat")
+		}
+		w.wantSent(2)
 	})
 }

@@ -23,8 +23,8 @@ type share struct {
 
 // shares are how the histories are divided.
 var shares = []share{
-	{history.Disk, 0.5, 0.45, 64, 500 * time.Millisecond, history.SwiftFaults},
-	{history.Memory, 0.38, 0.4, 64, 500 * time.Millisecond, history.SwiftFaults},
+	{history.Disk, 0.4, 0.45, 64, 500 * time.Millisecond, history.SwiftFaults},
+	{history.Memory, 0.48, 0.4, 64, 500 * time.Millisecond, history.SwiftFaults},
 	{history.Redis, 0.12, 0.15, 64, 600 * time.Millisecond, slices.Concat(history.SwiftFaults, history.SlowFaults)},
 }
 
