@@ -129,7 +129,7 @@ func (p *process) await(ctx context.Context, address string) error {
 			return conn.Close()
 		}
 		select {
-		case <-p.ended:
+		case <-p.Ended():
 			return p.early()
 		case <-ctx.Done():
 			return fmt.Errorf("starting %s: %w; the end of its log:\n%s", p.name, context.Cause(ctx), p.logTail())
@@ -140,7 +140,7 @@ func (p *process) await(ctx context.Context, address string) error {
 
 // early says why a program that should run has ended.
 func (p *process) early() error {
-	return fmt.Errorf("starting %s: it ended with %w; the end of its log:\n%s", p.name, p.err, p.logTail())
+	return fmt.Errorf("starting %s: it ended with %w; the end of its log:\n%s", p.name, p.Wait(), p.logTail())
 }
 
 // freeAddress returns an address on loopback that nobody listens on.

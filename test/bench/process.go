@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"genesys-sidecar/test/child"
 )
 
 // patience is how long a program may take to end before it is killed.
@@ -17,12 +19,10 @@ const patience = 30 * time.Second
 
 // process is a program that this one has started.
 type process struct {
+	*child.Process
 	name   string
 	dir    string // its working directory, with its log
-	cmd    *exec.Cmd
 	cancel context.CancelFunc
-	ended  chan struct{}
-	err    error // of its end; to be read once ended is closed
 }
 
 // startProcess starts a program in dir. Its environment is what env adds to a
@@ -35,34 +35,26 @@ func startProcess(ctx context.Context, name, dir string, env []string, program s
 	}
 	defer log.Close() // the child has its own
 
-	ctx, cancel := context.WithCancel(ctx)
-	p := &process{name: name, dir: dir, cancel: cancel, ended: make(chan struct{})}
-	p.cmd = exec.CommandContext(ctx, program, args...)
-	p.cmd.Dir = dir
-	p.cmd.Env = append([]string{
+	cmd := exec.Command(program, args...)
+	cmd.Dir = dir
+	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.Getenv("TMPDIR"), "LANG=C.UTF-8",
 		"HOME=" + dir, "XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir,
 	}, env...)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = ownGroup()
-	p.cmd.Cancel = func() error {
-		time.AfterFunc(patience, func() {
-			select {
-			case <-p.ended:
-			default:
-				killGroup(p.cmd.Process)
-			}
-		})
-		return p.cmd.Process.Signal(syscall.SIGTERM)
-	}
-	if err := p.cmd.Start(); err != nil {
-		cancel()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.ended)
-	}()
+	started, err := child.Start(cmd, syscall.SIGTERM) // which lets it end its children
+	if err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	p := &process{Process: started, name: name, dir: dir, cancel: cancel}
+	context.AfterFunc(ctx, func() {
+		time.AfterFunc(patience, p.Kill)
+		_ = p.Signal(syscall.SIGTERM)
+	})
 	return p, nil
 }
 
@@ -78,13 +70,12 @@ func (b *bench) start(ctx context.Context, name, dir string, env []string, progr
 // stop asks the program to end, and waits until it has.
 func (p *process) stop() {
 	p.cancel()
-	<-p.ended
+	<-p.Ended()
 }
 
 // kill ends the program as a crash would, and waits until it is gone.
 func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
-	<-p.ended
+	p.Crash()
 	p.cancel()
 }
 
@@ -109,7 +100,7 @@ type usage struct {
 const tick = time.Second / 100
 
 // used returns the usage of the program and its children.
-func (p *process) used() usage { return usageOf(p.cmd.Process.Pid, true) }
+func (p *process) used() usage { return usageOf(p.Pid(), true) }
 
 // usageOf returns the usage of a process, and of its children if asked to.
 func usageOf(pid int, withChildren bool) usage {

@@ -123,7 +123,7 @@ func (b *bench) startUntilReplay(ctx context.Context, s *sidecar, full *filledSt
 			return 0, fmt.Errorf("asking for a replay: %w", err)
 		}
 		select {
-		case <-s.ended:
+		case <-s.Ended():
 			return 0, s.early()
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)

@@ -11,12 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"genesys-sidecar/test/child"
 )
 
 // patience is how long a sidecar may take to start or to stop. A call takes up
@@ -39,7 +40,7 @@ type sidecar struct {
 	ended  func(s *sidecar, err error) // called when it ends by itself
 
 	at   atomic.Pointer[string] // its address
-	proc *process
+	proc *running
 }
 
 func (s *sidecar) address() string { return *s.at.Load() }
@@ -54,12 +55,10 @@ func (s *sidecar) move() error {
 	return s.configure()
 }
 
-// process is a process of a sidecar.
-type process struct {
-	cmd      *exec.Cmd
-	expected atomic.Bool   // it is made to end
-	exited   chan struct{} // closed once it has
-	err      error         // of its end; to be read then
+// running is a process of a sidecar.
+type running struct {
+	*child.Process
+	expected atomic.Bool // it is made to end
 }
 
 // configure writes the Caddyfile. Calls are over soon, so that chaos meets many.
@@ -111,32 +110,22 @@ func (s *sidecar) start() error {
 		return fmt.Errorf("starting sidecar %d: %w", s.number, err)
 	}
 	defer log.Close()
-	p := &process{exited: make(chan struct{})}
-	p.cmd = exec.Command(s.binary, "run", "--config", s.config(), "--adapter", "caddyfile")
-	p.cmd.Env = append([]string{
+	cmd := exec.Command(s.binary, "run", "--config", s.config(), "--adapter", "caddyfile")
+	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "XDG_DATA_HOME=" + s.dir, "XDG_CONFIG_HOME=" + s.dir,
 		"GORACE=atexit_sleep_ms=50",
 	}, s.env...)
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr, p.cmd.SysProcAttr = s.dir, log, log, childAttributes()
-	started := make(chan error)
-	go func() {
-		// To the kernel the parent is a thread, which has to stay.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		p.err = p.cmd.Wait()
-		close(p.exited)
-		if !p.expected.Load() {
-			s.ended(s, p.err)
-		}
-	}()
-	if err := <-started; err != nil {
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, log, log
+	started, err := child.Start(cmd, syscall.SIGKILL)
+	if err != nil {
 		return fmt.Errorf("starting sidecar %d: %w", s.number, err)
 	}
+	p := &running{Process: started}
+	go func() {
+		if err := p.Wait(); !p.expected.Load() {
+			s.ended(s, err)
+		}
+	}()
 	s.proc = p
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		conn, err := net.DialTimeout("tcp", s.address(), time.Second)
@@ -144,8 +133,8 @@ func (s *sidecar) start() error {
 			return conn.Close()
 		}
 		select {
-		case <-p.exited:
-			return fmt.Errorf("starting sidecar %d: it ended: %w", s.number, errors.Join(p.err, errors.New("before it answered")))
+		case <-p.Ended():
+			return fmt.Errorf("starting sidecar %d: it ended: %w", s.number, errors.Join(p.Wait(), errors.New("before it answered")))
 		default:
 		}
 		if time.Now().After(end) {
@@ -157,8 +146,7 @@ func (s *sidecar) start() error {
 // kill ends the process as a crash would.
 func (s *sidecar) kill() {
 	s.proc.expected.Store(true)
-	_ = s.proc.cmd.Process.Kill()
-	<-s.proc.exited
+	s.proc.Crash()
 }
 
 // stop asks the process to end and waits until it has, as it should.
@@ -168,20 +156,20 @@ func (s *sidecar) stop() error {
 		return err
 	}
 	select {
-	case <-s.proc.exited:
+	case <-s.proc.Ended():
 	case <-time.After(patience):
 		s.kill()
 		return fmt.Errorf("stopping sidecar %d: it still ran after %v", s.number, patience)
 	}
-	if s.proc.err != nil {
-		return fmt.Errorf("stopping sidecar %d: it ended with %w", s.number, s.proc.err)
+	if err := s.proc.Wait(); err != nil {
+		return fmt.Errorf("stopping sidecar %d: it ended with %w", s.number, err)
 	}
 	return nil
 }
 
 func (s *sidecar) signal(sig syscall.Signal) error {
-	if err := s.proc.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("sending %v to sidecar %d: %w", sig, s.number, err)
+	if err := s.proc.Signal(sig); err != nil {
+		return fmt.Errorf("sidecar %d: %w", s.number, err)
 	}
 	return nil
 }
