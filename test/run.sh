@@ -40,7 +40,21 @@ echo '== go vet'
 go vet -tags "$tags" ./...
 
 echo '== go test'
+profile=
+if [ $# = 0 ]; then
+	profile=$(mktemp)
+	trap 'rm -f "$profile"' EXIT
+	trap 'exit 1' HUP INT TERM
+	set -- -cover -coverprofile "$profile"
+fi
 go test -race -tags "$tags" -timeout 15m "$@" ./...
+
+echo '== coverage'
+if [ -n "$profile" ]; then
+	./test/coverage.sh "$profile"
+else
+	echo 'not looked at, since flags were given: they may leave tests out'
+fi
 
 echo '== fuzzing'
 ./test/fuzz.sh -plain 2s
