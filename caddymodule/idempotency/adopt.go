@@ -349,12 +349,6 @@ type caller struct {
 
 func (c *caller) waits() bool { return c.answered.Load() || c.present == nil || c.present() }
 
-func (w *ward) attach(id ID, c *caller) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.attachLocked(id, c)
-}
-
 func (w *ward) attachLocked(id ID, c *caller) {
 	if w.callers == nil {
 		w.callers = make(map[ID][]*caller)
