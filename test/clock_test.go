@@ -1,30 +1,23 @@
 package test
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"genesys-sidecar/caddymodule/sandbox"
+	"genesys-sidecar/test/overlay"
 )
 
-// turnedClock is what stands in for the one function that reads the machine's
-// clocks: a file says by how much the wall clock is off, and how many times the
-// machine was restarted.
-const turnedClock = `package disk
-
-import (
-	"fmt"
-	"os"
-	"time"
-)
-
-func readMachine() (wall time.Time, boot string, uptime time.Duration) {
+// turnedClock has the one function that reads the machine's clocks go by a file,
+// which says by how much the wall clock is off, and how many times the machine was
+// restarted.
+var turnedClock = []overlay.Edit{
+	{File: "caddymodule/store/disk/machine.go", Old: "import \"time\"", New: "import (\n\t\"fmt\"\n\t\"os\"\n\t\"time\"\n)"},
+	{File: "caddymodule/store/disk/machine.go", Old: "\treturn time.Now().Round(0), bootID(), uptime\n", New: `
 	var off string
 	var boots int
 	text, err := os.ReadFile(os.Getenv("GENESYS_SIDECAR_TEST_CLOCK"))
@@ -35,30 +28,16 @@ func readMachine() (wall time.Time, boot string, uptime time.Duration) {
 	if err != nil || parseErr != nil {
 		panic(fmt.Sprint("reading the test's clock: ", err, parseErr))
 	}
-	uptime = sinceBoot()
 	return time.Now().Add(by).Round(0), fmt.Sprint(bootID(), boots), uptime
+`},
 }
-`
 
 // newTurnedSidecar starts a sidecar whose wall clock the test turns.
 func newTurnedSidecar(t *testing.T, p *platform, o options) (s *sidecar, turn func(off time.Duration, boots int)) {
 	t.Helper()
 	dir := t.TempDir()
-	read, err := filepath.Abs("../caddymodule/store/disk/machine.go")
-	must(t, err)
-	if _, err := os.Stat(read); err != nil {
-		t.Fatal(err) // else the overlay would replace nothing
-	}
-	must(t, os.WriteFile(filepath.Join(dir, "machine.go"), []byte(turnedClock), 0o600))
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{read: filepath.Join(dir, "machine.go")}})
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(dir, "overlay"), overlay, 0o600))
 	program := filepath.Join(dir, "genesys-sidecar")
-	build := exec.Command("go", "build", "-race", "-tags", "nobadger,nomysql,nopgx", "-overlay", filepath.Join(dir, "overlay"),
-		"-o", program, "../cmd/genesys-sidecar")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the program: %v: %s", err, out)
-	}
+	must(t, overlay.Build(t.Context(), dir, program, true, turnedClock...))
 	clock := filepath.Join(dir, "clock")
 	turn = func(off time.Duration, boots int) {
 		t.Helper()
