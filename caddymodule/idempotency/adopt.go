@@ -2,6 +2,7 @@ package idempotency
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -46,12 +47,12 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 	out, err := g.doKeyed(ctx, call, orphan != nil)
 	if err != nil {
 		ward.detach(call.ID, self)
-		if orphan != nil || ctx.Err() != nil { // else nothing was claimed for this caller
+		if orphan != nil || errors.Is(err, context.Canceled) || ctx.Err() != nil { // else nothing was claimed for this caller
 			g.unattend(call)
 		}
 		return nil, err
 	}
-	self.answered.Store(true)
+	self.answered.Store(out.Rest == nil) // a long answer may be left halfway
 	out.Adopted = orphan != nil
 	if out.Fate == Unsure {
 		// Whoever repeats the call once this was told is to be told the same, at
@@ -116,8 +117,9 @@ func (g *Gate) adopt(ctx context.Context, ward *ward, self *caller, call Call) (
 		return nil, nil
 	}
 	var grace <-chan time.Time
+	var dead []Process // found to be
 	for last := false; ; {
-		l, err := g.look(ctx, ward, self, call)
+		l, err := g.look(ctx, ward, self, call, dead, last)
 		switch {
 		case err != nil:
 			return nil, err
@@ -144,12 +146,10 @@ func (g *Gate) adopt(ctx context.Context, ward *ward, self *caller, call Call) (
 		select {
 		case <-l.left:
 		case <-grace:
-			if len(l.elsewhere) == 0 {
-				return nil, nil
-			}
 			// Another process that was killed has not noted that its callers
-			// are gone, nor has one that stands still.
-			if err := g.awaitSigns(ctx, l.elsewhere); err != nil {
+			// are gone, nor has one that stands still. Here, somebody may have
+			// left meanwhile unnoticed.
+			if dead, err = g.awaitSigns(ctx, l.elsewhere); err != nil {
 				return nil, err
 			}
 			last = true
@@ -169,8 +169,11 @@ type look struct {
 	beaten    bool          // an orphan's attendant changed while it was looked at
 }
 
-// look adopts the oldest orphan that call may adopt, if there is one.
-func (g *Gate) look(ctx context.Context, ward *ward, self *caller, call Call) (look, error) {
+// look adopts the oldest orphan that call may adopt, if there is one. The processes
+// in dead are known to be. Unless it is the last look, an orphan that might be sent
+// has to wait while a call like it has a caller: should that one be seen to have
+// left, it is the one to adopt, and what it did counts.
+func (g *Gate) look(ctx context.Context, ward *ward, self *caller, call Call, dead []Process, last bool) (look, error) {
 	ward.mu.Lock()
 	defer ward.mu.Unlock()
 	unsettled, err := g.store.Unsettled(ctx, call.Adoption)
@@ -178,7 +181,8 @@ func (g *Gate) look(ctx context.Context, ward *ward, self *caller, call Call) (l
 		return look{}, storeError(err)
 	}
 	seen := look{left: ward.left}
-	lives := lives{gate: g}
+	lives := lives{gate: g, dead: dead}
+	var orphan *Record
 	for _, rec := range unsettled {
 		if ward.attendedLocked(rec.ID) {
 			seen.attended = true
@@ -201,17 +205,9 @@ func (g *Gate) look(ctx context.Context, ward *ward, self *caller, call Call) (l
 		}
 		switch {
 		case adoptable && rec.Fingerprint == call.Fingerprint:
-			ours, err := g.attend(ctx, rec, call)
-			if err != nil {
-				return look{}, err
+			if orphan == nil {
+				orphan = rec
 			}
-			if !ours {
-				seen.beaten = true
-				return seen, nil
-			}
-			ward.attachLocked(rec.ID, self)
-			seen.orphan = rec
-			return seen, nil
 		case stale:
 			// Left unsettled, it would be looked at by every call like it until
 			// it expires.
@@ -227,6 +223,19 @@ func (g *Gate) look(ctx context.Context, ward *ward, self *caller, call Call) (l
 			seen.claimed = c.done
 		}
 	}
+	if orphan == nil || orphan.State != Done && orphan.State != Unknown && !last && (seen.attended || len(seen.elsewhere) > 0) {
+		return seen, nil
+	}
+	ours, err := g.attend(ctx, orphan, call)
+	if err != nil {
+		return look{}, err
+	}
+	if !ours {
+		seen.beaten = true
+		return seen, nil
+	}
+	ward.attachLocked(orphan.ID, self)
+	seen.orphan = orphan
 	return seen, nil
 }
 
@@ -347,7 +356,9 @@ type caller struct {
 	answered atomic.Bool // it is being told; one that has read that may hang up at once
 }
 
-func (c *caller) waits() bool { return c.answered.Load() || c.present == nil || c.present() }
+// waits tells whether the caller is to be waited for. It asks last whether there
+// is an answer: a caller that is gone by then may have gone with it.
+func (c *caller) waits() bool { return c.present == nil || c.present() || c.answered.Load() }
 
 func (w *ward) attachLocked(id ID, c *caller) {
 	if w.callers == nil {

@@ -145,6 +145,7 @@ func (g *Gate) takeNotes(ctx context.Context) error {
 type lives struct {
 	gate  *Gate
 	known map[Process]Life
+	dead  []Process // as was found out before; it may not be possible to tell again
 }
 
 // of returns the life of p; of the gate's own process, that it lives.
@@ -158,6 +159,9 @@ func (l *lives) of(ctx context.Context, p Process) (Life, error) {
 	life, err := l.gate.shared.Life(ctx, p)
 	if err != nil {
 		return Life{}, storeError(err)
+	}
+	if slices.Contains(l.dead, p) {
+		life.Alive = false
 	}
 	if l.known == nil {
 		l.known = make(map[Process]Life)
@@ -208,16 +212,19 @@ func (l *lives) endOf(ctx context.Context, rec *Record) (time.Time, error) {
 }
 
 // awaitSigns waits until each of the processes has shown that it still lived
-// after the wait began, or is known to be gone.
-func (g *Gate) awaitSigns(ctx context.Context, processes []Process) error {
+// after the wait began, or is known to be gone. It returns those that are.
+func (g *Gate) awaitSigns(ctx context.Context, processes []Process) (dead []Process, err error) {
 	slices.SortFunc(processes, func(a, b Process) int { return slices.Compare(a[:], b[:]) })
 	for _, p := range slices.Compact(processes) {
-		if _, err := g.shared.Ping(ctx, p); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return storeError(err)
+		alive, err := g.shared.Ping(ctx, p)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err != nil:
+			return nil, storeError(err)
+		case !alive:
+			dead = append(dead, p)
 		}
 	}
-	return nil
+	return dead, nil
 }

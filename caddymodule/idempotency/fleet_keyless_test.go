@@ -374,3 +374,48 @@ func TestACallerThatLeavesWhileASignOfLifeIsAwaitedSendsNothing(t *testing.T) {
 		want(t, first.outcome(), executed, isKept, "ran under "+f.upstream.sent()[0])
 	})
 }
+
+// Who was cut off from the store for a while cannot tell who lives, but does not
+// forget what it has found out.
+func TestAProcessThatWasFoundToBeGoneIsGone(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		f.Certain(false)
+		time.Sleep(2 * lease)
+		defer f.upstream.holds()()
+		f.a.start(f.a.keyless("r"))
+		f.a.member.Crash()
+		looks := 0
+		f.store.hookBefore(opUnsettled, func() error {
+			if looks++; looks == 2 { // after the wait for a sign of life
+				f.b.member.Pause()
+				f.b.member.Resume()
+			}
+			return nil
+		})
+		out := f.b.do(f.b.keyless("r"))
+		if !out.Adopted || out.Fate != isUnsure || looks < 2 {
+			t.Errorf("after %d looks: %+v", looks, out)
+		}
+		f.a.wantSent(1)
+	})
+}
+
+// Of two calls that were left behind, one has still to be seen to have no caller.
+func TestAnOrphanIsNotSentBesideAnOlderOneWhoseCallerMayBeGone(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		release := f.upstream.holds()
+		f.a.start(f.a.honoredKeyless("r"))
+		f.a.member.Crash()
+		time.Sleep(time.Millisecond)
+		f.b.leftKeyless("unsent", true, idempotency.Open, 0)
+		second := f.b.start(f.b.honoredKeyless("r"))
+		time.Sleep(lease + time.Second)
+		release()
+		if out := second.outcome(); !out.Adopted || out.Key == "unsent" {
+			t.Errorf("the outcome is %+v", out)
+		}
+		if sent := f.upstream.sent(); len(sent) != 2 || sent[0] != sent[1] {
+			t.Errorf("sent under %q", sent)
+		}
+	})
+}

@@ -163,8 +163,8 @@ func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, 
 		}
 		out, err := g.await(ctx, f, call, first, adopter)
 		g.alight(f)
-		if errors.Is(err, errAgain) {
-			continue
+		if errors.Is(err, errAgain) || !first && ctx.Err() == nil && errors.Is(err, context.Canceled) {
+			continue // it was given up for its first caller, who has left
 		}
 		return out, err
 	}

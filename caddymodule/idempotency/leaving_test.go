@@ -215,3 +215,46 @@ func TestCallerWhoHangsUpWithItsAnswerWasAnswered(t *testing.T) {
 		w.wantSent(2)
 	})
 }
+
+func TestCallerWhoLeavesUnnoticedDuringTheGraceIsAdopted(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		release := w.upstream.holds()
+		var gone atomic.Bool
+		call := w.keyless("r")
+		call.Present = func() bool { return !gone.Load() }
+		w.start(call)
+		retry := w.start(w.keyless("r")) // on a new connection, before the old one is closed
+		gone.Store(true)
+		time.Sleep(time.Second)
+		release()
+		if out := retry.outcome(); !out.Adopted {
+			t.Errorf("the outcome is %+v", out)
+		}
+		w.wantSent(1)
+	})
+}
+
+func TestAdopterIsServedThoughTheCallWasGivenUpForItsOwnCaller(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		var gone atomic.Bool
+		call := w.keyless("r")
+		asked, answer := make(chan struct{}), make(chan struct{})
+		call.Present = func() bool {
+			if gone.Load() {
+				return false
+			}
+			close(asked) // before it is sent
+			<-answer
+			gone.Store(true)
+			return false
+		}
+		first := w.start(call)
+		<-asked
+		first.left()
+		retry := w.start(w.keyless("r"))
+		close(answer)
+		out := retry.outcome()
+		want(t, out, executed, isKept, "ran under up-"+out.Key)
+		w.wantSent(1)
+	})
+}

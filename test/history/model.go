@@ -112,9 +112,13 @@ func (s standing) take(step step) []standing {
 }
 
 // unseen returns where the key can stand that stood at s, if what nobody was
-// told has happened: it was claimed for a caller that is gone.
+// told has happened: it was claimed for a caller that is gone, or given up.
 func (s standing) unseen(honored bool) []standing {
 	all := []standing{s}
+	if s.phase == started && s.by == nobody && !s.ran { // it was given up, unused
+		s.phase = absent
+		all = append(all, s)
+	}
 	for body := range uint8(2) {
 		again := honored && s.phase == lost && s.body == body
 		if s.maybe&(1<<body) != 0 && (s.phase == absent || again) {
@@ -160,9 +164,7 @@ func (s standing) claim(step step) []standing {
 	case s.phase == absent,
 		s.phase == lost && again,
 		s.phase == started && s.by == nobody && again,
-		s.phase == started && step.fleet && again,
-		// A claim whose caller is gone and that was not used is given up.
-		s.phase == started && s.by == nobody && !s.ran:
+		s.phase == started && step.fleet && again:
 		return []standing{claimed}
 	default:
 		return nil

@@ -81,6 +81,8 @@ func TestAHistoryHasToBeInAnOrder(t *testing.T) {
 			seen: []*sighting{told(0, 1, known, stored, "e1"), refusal(0.3, 0.8, "key-in-use")}},
 		"in use after it was answered": {effects: once, wrong: true,
 			seen: []*sighting{told(0, 1, known, stored, "e1"), refusal(2, 3, "key-in-use")}},
+		"the store did not answer, and had claimed it for a while": {fleet: true, effects: []effect{{id: "e1", key: "k", other: 1, started: at(4.4), finished: at(4.5)}},
+			seen: []*sighting{refusal(0, 1, "store-unavailable"), other(refusal(2, 3, "key-reused")), other(unanswered(4, 4.1)), other(told(5, 6, known, hit, "e1"))}},
 		"told while the store did not answer, and forgotten with a crash": {fleet: true, effects: once,
 			seen: []*sighting{told(0, 1, known, missed, "e1"), told(0, 1, known, collapsed, "e1"), told(2, 3, unknown, hitUnknown, "")}},
 		"told while the store did not answer, and something else later": {honored: true, fleet: true, effects: once, wrong: true,

@@ -8,7 +8,7 @@
 // It records what clients see of real sidecars that are killed all the time, with
 // each store, and judges it (package history); has the same checker catch sidecars
 // that break a promise each (mutants.go); and kills sidecars at exact points of a
-// call (package failpoint). The exit status is 1 if anything is wrong.
+// call (test/failpoint_test.go). The exit status is 1 if anything is wrong.
 //
 // It needs Go and redis-server, and with -race a C compiler. Everything listens on
 // loopback and lives in a temporary directory, which is kept if something is

@@ -92,8 +92,10 @@ func startClock(note clockNote, machine func() (time.Time, string, time.Duration
 	}
 	c.lead = wall.Sub(c.base)
 	if !note.Time.IsZero() {
-		// What is from before may be older than the store's clock tells.
-		if further := c.lead - note.Wall.Sub(note.Time); further >= leastJump {
+		// What is from before may be older than the store's clock tells: by what
+		// the wall clock was set meanwhile, or by all of its lead, of which it is
+		// not known any more when it came about.
+		if further := max(c.lead, c.lead-note.Wall.Sub(note.Time)); further >= leastJump {
 			c.jumps = append(c.jumps, jump{c.base, further})
 		}
 	}

@@ -338,3 +338,20 @@ func TestADamagedClockIsDamage(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestAJumpIsNotForgottenWithARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		machine := newHardware()
+		c := startClock(clockNote{}, machine.read, discard)
+		before := c.Now()
+		time.Sleep(time.Minute)
+		machine.setWall(3 * time.Hour)
+		c.look()
+		for range 3 {
+			c = startClock(c.note(), machine.read, discard)
+			if d := c.elapsed(before); d < 3*time.Hour {
+				t.Errorf("%v since before, want 3h or more", d)
+			}
+		}
+	})
+}

@@ -89,6 +89,9 @@ func (s *Store) openAgain() (database, error) {
 	if err != nil {
 		return database{}, withAdvice(err)
 	}
+	if err := s.checkAge(d); err != nil {
+		return database{}, errors.Join(withAdvice(err), closeDB(d.db))
+	}
 	// A write tells whether it can be written to.
 	if err := errors.Join(d.db.LogData(nil, pebble.Sync), d.guard.failure()); err != nil {
 		return database{}, errors.Join(withAdvice(err), closeDB(d.db))

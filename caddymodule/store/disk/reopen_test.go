@@ -381,3 +381,33 @@ func TestAReadErrorIsToldAndPasses(t *testing.T) {
 		t.Errorf("%d records are gone, %v", n, err)
 	}
 }
+
+// Where a volume is not mounted any more, what was there before it may come to light.
+func TestAStoreThatComesBackTakesNoOlderOneForItsOwn(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	s, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(dir+".before", os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	var log lockedLog
+	s, _, mend := failedStore(t, dir, &log)
+	for _, move := range [][2]string{{dir, dir + ".away"}, {dir + ".before", dir}} {
+		if err := os.Rename(move[0], move[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mend()
+	eventually(t, "it to be refused", func() bool { return strings.Count(log.String(), "level=ERROR") >= 2 })
+	if _, err := s.Get(ctx, claim("name 1").ID); !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "one from before") {
+		t.Errorf("got %v, and the log\n%s", err, &log)
+	}
+	if err := s.Close(); !errors.Is(err, ErrFailed) {
+		t.Errorf("closing: %v", err)
+	}
+}

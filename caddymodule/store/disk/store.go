@@ -26,7 +26,8 @@ type Store struct {
 	lock    *lock // of the directory
 	dbLock  *lock // of the database in it, against Pebble's own tools
 	options Options
-	clock   *clock // nil where the options have one
+	clock   *clock    // nil where the options have one
+	noted   time.Time // by the clock, when the database was opened first
 	logger  *slog.Logger
 
 	// use is held for reading by every method, so that the database is not
@@ -250,7 +251,8 @@ func (s *Store) Close() error {
 	if err == nil {
 		if s.guard.failure() == nil {
 			if s.clock != nil {
-				err = s.db.Set(clockKey, s.clockNote(), pebble.NoSync)
+				value, _ := s.clockNote()
+				err = s.db.Set(clockKey, value, pebble.NoSync)
 			}
 			// Damage to tables is always detected, damage to the end of a log
 			// may not be.

@@ -67,15 +67,36 @@ func (s *Store) startClock() error {
 		}
 	}
 	s.clock = startClock(note, s.options.machine, s.logger)
-	return s.db.Set(clockKey, s.clockNote(), pebble.Sync)
+	value, s.noted = s.clockNote()
+	return s.db.Set(clockKey, value, pebble.Sync)
 }
 
-func (s *Store) clockNote() []byte {
-	value, err := json.Marshal(s.clock.note())
+// checkAge checks that d, which stands where the store's database has failed, is
+// not one from before: of a volume that is not mounted any more, or a backup.
+func (s *Store) checkAge(d database) error {
+	value, err := d.get(clockKey)
+	if err != nil {
+		return err
+	}
+	var note clockNote
+	if value != nil {
+		if err := json.Unmarshal(value, &note); err != nil {
+			return fmt.Errorf("%w: what it says of its clock: %w", ErrDamaged, err)
+		}
+	}
+	if note.Time.Before(s.noted) {
+		return fmt.Errorf("%w: it is not the one that failed, but one from before (of %s)", ErrDamaged, note.Time.Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (s *Store) clockNote() (value []byte, now time.Time) {
+	note := s.clock.note()
+	value, err := json.Marshal(note)
 	if err != nil {
 		panic(err) // no year is so far
 	}
-	return value
+	return value, note.Time
 }
 
 // keepTime notes where the clock is, for when the store is opened after the
@@ -86,7 +107,8 @@ func (s *Store) keepTime() {
 	}
 	defer s.end()
 	b := s.db.NewBatch()
-	if err := s.note(b, b.Set(clockKey, s.clockNote(), nil)); err != nil {
+	value, _ := s.clockNote()
+	if err := s.note(b, b.Set(clockKey, value, nil)); err != nil {
 		s.logger.Debug("noting the time", slog.Any("error", err))
 	}
 }
