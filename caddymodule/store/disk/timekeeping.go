@@ -56,38 +56,36 @@ func (s *Store) expiry(rec *idempotency.Record) time.Time {
 // startClock starts the store's clock from where the database says it was, and
 // writes down where it is.
 func (s *Store) startClock() error {
-	value, err := s.get(clockKey)
+	note, err := s.lastNote()
 	if err != nil {
 		return err
 	}
-	var note clockNote
-	if value != nil {
-		if err := json.Unmarshal(value, &note); err != nil {
-			return fmt.Errorf("%w: what it says of its clock: %w", ErrDamaged, err)
-		}
-	}
 	s.clock = startClock(note, s.options.machine, s.logger)
-	value, s.noted = s.clockNote()
+	value, now := s.clockNote()
+	s.noted = now
 	return s.db.Set(clockKey, value, pebble.Sync)
 }
 
 // checkAge checks that d, which stands where the store's database has failed, is
 // not one from before: of a volume that is not mounted any more, or a backup.
 func (s *Store) checkAge(d database) error {
+	note, err := d.lastNote()
+	if err == nil && note.Time.Before(s.noted) {
+		err = fmt.Errorf("%w: it is not the one that failed, but one from before (of %s)", ErrDamaged, note.Time.Format(time.RFC3339))
+	}
+	return err
+}
+
+// lastNote returns the last note of the clock; zero: there is none.
+func (d *database) lastNote() (note clockNote, err error) {
 	value, err := d.get(clockKey)
-	if err != nil {
-		return err
+	if err != nil || value == nil {
+		return note, err
 	}
-	var note clockNote
-	if value != nil {
-		if err := json.Unmarshal(value, &note); err != nil {
-			return fmt.Errorf("%w: what it says of its clock: %w", ErrDamaged, err)
-		}
+	if err := json.Unmarshal(value, &note); err != nil {
+		return note, fmt.Errorf("%w: what it says of its clock: %w", ErrDamaged, err)
 	}
-	if note.Time.Before(s.noted) {
-		return fmt.Errorf("%w: it is not the one that failed, but one from before (of %s)", ErrDamaged, note.Time.Format(time.RFC3339))
-	}
-	return nil
+	return note, nil
 }
 
 func (s *Store) clockNote() (value []byte, now time.Time) {
