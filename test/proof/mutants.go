@@ -100,7 +100,7 @@ var mutants = []mutant{
 
 // catchTimes are how long the checker looks, one run after the other. Most of its
 // checks come when a run is over.
-var catchTimes = []time.Duration{6 * time.Second, 20 * time.Second, time.Minute}
+var catchTimes = []time.Duration{6 * time.Second, 20 * time.Second, time.Minute, 2 * time.Minute}
 
 // catch has the checker look at each mutant.
 func (p *proof) catch(ctx, aborting context.Context) error {
