@@ -11,7 +11,10 @@ import (
 
 // A request's context ends when its caller leaves, but only once the server has
 // got round to notice: on a busy machine, or after a pause, that may be long after
-// the caller's repeat came on another connection. The kernel knows at once.
+// the caller's repeat came on another connection. The kernel knows at once. It
+// cannot be asked where Caddy has wrapped the connection (proxy_protocol, or
+// protocols h1 alone), and knows nothing of a stream that was reset over HTTP/2:
+// there the context has to do.
 
 // connKey is the context key of a request's connection.
 type connKey struct{}
