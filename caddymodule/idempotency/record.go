@@ -88,6 +88,10 @@ const (
 	// Open: nobody can tell whether the call ran, but its upstream honors the
 	// key, so that the same request may try again under it.
 	Open
+
+	// Released: an operator has said that the call did not run. Its key is free for
+	// any request; the record is there for its journal.
+	Released
 )
 
 // String returns the state's name as used in logs and listings.
@@ -101,6 +105,8 @@ func (s State) String() string {
 		return "unknown"
 	case Open:
 		return "open"
+	case Released:
+		return "released"
 	default:
 		return "invalid"
 	}
@@ -123,6 +129,8 @@ type Record struct {
 	Expires     time.Time   // when the record counts as gone
 	Attendant   Owner       // who has a caller for a keyless call; kept by a SharedStore only
 	Answer      *Answer     // see State
+	Label       Label       // what operators know the call by
+	Journal     Journal     // what is known of how it went
 }
 
 // Expired tells whether the record counts as gone at now.
