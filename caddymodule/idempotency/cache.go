@@ -110,6 +110,31 @@ func (c *Cache) set(rec *Record, now time.Time) {
 	c.entries.SetWithTTL(shortID(rec.ID), &cached{Record: rec}, cost, rec.Expires.Sub(now))
 }
 
+// drop takes the record of id out of the cache.
+func (c *Cache) drop(id ID) {
+	if c == nil || c.entries == nil {
+		return
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if !c.closed {
+		c.entries.Del(shortID(id))
+		c.entries.Wait() // a Set may be under way
+	}
+}
+
+// clear takes everything out of the cache.
+func (c *Cache) clear() {
+	if c == nil || c.entries == nil {
+		return
+	}
+	c.mu.Lock() // no Set may be under way
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.entries.Clear()
+	}
+}
+
 // Close empties the cache, which then holds nothing more.
 func (c *Cache) Close() {
 	if c == nil || c.entries == nil {

@@ -48,6 +48,9 @@ type Call struct {
 	// Honored says that the upstream is known to honor UpstreamKey.
 	Honored bool
 
+	// Label is what operators know the call by.
+	Label Label
+
 	// Retention is how long the answer is kept, from completion.
 	Retention time.Duration
 
@@ -71,6 +74,11 @@ type Call struct {
 	// Send sends the call, once claimed. Its context has the call's deadline
 	// and does not end when a caller leaves.
 	Send func(context.Context, *Claim) Result
+
+	// Ended is called once for a call that was sent, when its outcome has been
+	// recorded, or could not be at once. callers is how many are there to be
+	// told. It must not block. nil: nobody wants to know.
+	Ended func(end *Record, fate Fate, callers int64)
 
 	attendant Owner     // of a keyless call, where others can see the store; see attend.go
 	claiming  *claiming // of a keyless call that adopts none
@@ -146,6 +154,9 @@ type Result struct {
 	// Rest is what follows Answer.Body where the body is too large to be kept;
 	// nil otherwise. It is read by one caller at most and always closed.
 	Rest io.ReadCloser
+
+	// Attempts are those that were made, for the journal.
+	Attempts []Attempt
 }
 
 // Manner is how an outcome came about.
@@ -169,6 +180,7 @@ type Outcome struct {
 	Expires time.Time     // when the record ends, by the store's clock; zero unless Stored
 	TTL     time.Duration // how far off that is, where the outcome is Replayed
 	Adopted bool          // the call was made by another caller, who had left
+	Journal Journal       // how the call went
 
 	tooLarge bool // the answer was not kept
 	owner    Owner

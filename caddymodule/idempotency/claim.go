@@ -34,6 +34,9 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 				if out != nil && isClosed(f.followed) {
 					out.Manner = Shared
 				}
+				if out != nil && out.Key == "" { // erased
+					out.Key = call.Key
+				}
 				return nil, out, err
 			}
 			over = present.Owner
@@ -83,7 +86,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			g.forget(next, before)
 			return nil, nil, context.Canceled
 		}
-		return &Claim{g, f, next, before != nil && before.Honored}, nil, nil
+		return &Claim{g, f, next, before != nil && before.wasSent() && before.Honored}, nil, nil
 	}
 }
 
@@ -100,6 +103,7 @@ func (g *Gate) fresh(call Call) *Record {
 		Honored:     call.Honored,
 		Adoption:    call.Adoption,
 		Attendant:   call.attendant,
+		Label:       call.Label,
 		Started:     now,
 		// If nobody finishes the record, its outcome is unknown for the
 		// retention, counted from when it would have been finished.
@@ -109,6 +113,9 @@ func (g *Gate) fresh(call Call) *Record {
 
 // mayResend tells whether the call of rec may be sent by who makes call.
 func (g *Gate) mayResend(rec *Record, call Call) bool {
+	if rec.State == Released {
+		return true
+	}
 	if rec.Fingerprint != call.Fingerprint {
 		return false
 	}
@@ -150,8 +157,12 @@ func (g *Gate) trusted(rec *Record, call Call) bool {
 }
 
 // takeOver makes next the record of a claim over rec: the same call, sent again
-// under the same key.
+// under the same key; or another, where rec's key is free.
 func takeOver(rec, next *Record) {
+	next.Journal = rec.Journal
+	if rec.State == Released {
+		return
+	}
 	next.Key = rec.Key
 	next.UpstreamKey = rec.UpstreamKey
 	next.Adoption = rec.Adoption

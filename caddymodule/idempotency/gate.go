@@ -93,6 +93,7 @@ func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
 	g.crew = newCrew(g.fly)
 	if shared, ok := store.(SharedStore); ok {
 		g.shared = shared
+		shared.OnDrop(g.drop)
 		shared.Join(g.process, g.takeNotes)
 	}
 	return g
@@ -283,6 +284,9 @@ func (g *Gate) fly(f *flight, call Call) {
 
 	rec := finished(claim.record, result, g.clock.Now(), call.Retention)
 	ours, err := g.record(rec, result.Fate)
+	if call.Ended != nil {
+		call.Ended(rec, result.Fate, f.callers.Load())
+	}
 	if err != nil {
 		// The call is over but the store does not know. Until it does, the
 		// flight stays in the table, so that repeats get the answer and

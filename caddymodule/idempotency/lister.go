@@ -26,6 +26,14 @@ type Lister interface {
 	Tally(ctx context.Context) (map[State]int, error)
 }
 
+// Purger is a store that keeps what was removed or replaced in its files for a
+// while.
+type Purger interface {
+	// Purge returns when nothing of what was removed or replaced before is in
+	// them any more.
+	Purge(ctx context.Context) error
+}
+
 // Query says which records are wanted. A zero field does not restrict them.
 type Query struct {
 	States []State   // any of these

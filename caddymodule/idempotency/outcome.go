@@ -8,6 +8,7 @@ func finished(rec *Record, result Result, now time.Time, retention time.Duration
 	end := *rec
 	end.Finished = now
 	end.Expires = end.Finished.Add(retention)
+	end.Journal = rec.Journal.with(result.Attempts)
 	switch {
 	case result.Fate != Unsure:
 		end.State = Done
@@ -22,16 +23,17 @@ func finished(rec *Record, result Result, now time.Time, retention time.Duration
 	return &end
 }
 
-// told returns what the caller of a call that has just ended is told.
+// told returns what the caller of a call that has just ended as rec is told.
 func told(rec *Record, result Result) *Outcome {
 	return &Outcome{
-		ID:     rec.ID,
-		Manner: Executed,
-		Fate:   result.Fate,
-		Key:    rec.Key,
-		Answer: result.Answer,
-		Rest:   result.Rest,
-		owner:  rec.Owner,
+		ID:      rec.ID,
+		Manner:  Executed,
+		Fate:    result.Fate,
+		Key:     rec.Key,
+		Answer:  result.Answer,
+		Rest:    result.Rest,
+		Journal: rec.Journal,
+		owner:   rec.Owner,
 	}
 }
 
@@ -48,6 +50,7 @@ func replay(rec *Record, fp Fingerprint, now time.Time) (*Outcome, error) {
 		Stored:  true,
 		Expires: rec.Expires,
 		TTL:     max(rec.Expires.Sub(now), 0),
+		Journal: rec.Journal,
 		owner:   rec.Owner,
 	}
 	switch {

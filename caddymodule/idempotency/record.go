@@ -136,6 +136,9 @@ type Record struct {
 // Expired tells whether the record counts as gone at now.
 func (r *Record) Expired(now time.Time) bool { return !now.Before(r.Expires) }
 
+// wasSent tells whether the call may have been sent, for all that is known.
+func (r *Record) wasSent() bool { return r.State != Released }
+
 // OwnedBy tells whether owner is the token of the record's latest claim. The
 // zero Owner owns nothing.
 func (r *Record) OwnedBy(owner Owner) bool { return owner != Owner{} && r.Owner == owner }

@@ -118,7 +118,7 @@ func (g *Gate) lostSince(owner Owner) (time.Time, bool) {
 func (g *Gate) forget(rec, before *Record) {
 	g.giveUp(rec)
 	const what = "releasing an unused claim"
-	if before == nil || !before.Honored { // never sent
+	if before == nil || !before.Honored && before.wasSent() { // its claim was unused as well
 		g.insist(what, rec.ID, func(ctx context.Context) error { return g.store.Release(ctx, rec.ID, rec.Owner) })
 		return
 	}

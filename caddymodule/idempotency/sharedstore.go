@@ -42,6 +42,15 @@ type SharedStore interface {
 	// return.
 	Renew(ctx context.Context, rec *Record) (*Record, error)
 
+	// Drop tells all processes that the record of id was changed after it had
+	// ended, so that none repeats it from memory.
+	Drop(ctx context.Context, id ID) error
+
+	// OnDrop has drop called for each Drop of any process, from then on until
+	// Close: with its ID, or with all set where some may have been missed. It is
+	// called once. drop must not block.
+	OnDrop(drop func(id ID, all bool))
+
 	// Attend sets Attendant of the record of id to next if it is was, and tells
 	// whether it is next now, be it from before. The change is atomic but need not be durable on
 	// return. Finish leaves Attendant as it is.

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func TestARecordComesBackAsItWentIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *got.Record != *rec || !got.unsettled {
+	if !reflect.DeepEqual(got.Record, rec) || !got.unsettled {
 		t.Errorf("got %+v, want %+v", got, rec)
 	}
 	rec.Adoption, rec.Told = idempotency.AdoptionID{}, time.Time{}

@@ -89,6 +89,7 @@ func (s *Store) channel() string { return s.options.Prefix + "news" }
 func (s *Store) listen(ctx context.Context, client rueidis.Client) {
 	said := false
 	for ctx.Err() == nil {
+		s.greet(ctx, client)
 		err := client.Receive(ctx, client.B().Subscribe().Channel(s.channel()).Build(), s.hear)
 		if ctx.Err() != nil {
 			return
@@ -114,6 +115,13 @@ func (s *Store) hear(m rueidis.PubSubMessage) {
 	case len(m.Message) == 1+len(id) && m.Message[0] == 'r':
 		copy(id[:], m.Message[1:])
 		s.watches.notify(id)
+	case len(m.Message) == 1+len(id) && m.Message[0] == 'd':
+		copy(id[:], m.Message[1:])
+		s.drops.tell(id, false)
+	case m.Message != "" && m.Message[0] == 'h':
+		if s.drops.heard(m.Message[1:]) {
+			s.drops.tell(id, true)
+		}
 	case m.Message != "" && m.Message[0] == 'p':
 		s.pulse.mu.Lock()
 		mine := s.pulse.joined && m.Message[1:] == string(s.pulse.process[:])

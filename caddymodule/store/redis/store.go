@@ -27,6 +27,7 @@ type Store struct {
 	link    link
 	pulse   pulse
 	watches watches
+	drops   drops
 
 	poked   chan struct{} // a beat is wanted at once
 	close   func()

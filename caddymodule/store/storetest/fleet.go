@@ -25,6 +25,7 @@ type Fleet struct {
 
 	mu        sync.Mutex // guards all below, and is never held while the store is called
 	processes map[idempotency.Process]*Member
+	members   []*Member
 	watchers  map[idempotency.ID]map[chan struct{}]struct{}
 	turn      chan struct{} // closed, and replaced, when a process joins, goes, stops or goes on
 	mute      bool
@@ -55,7 +56,11 @@ func NewFleet(store idempotency.Store, lease time.Duration) *Fleet {
 func (f *Fleet) Member() *Member {
 	running := make(chan struct{})
 	close(running)
-	return &Member{fleet: f, hears: time.Now(), running: running}
+	m := &Member{fleet: f, hears: time.Now(), running: running}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.members = append(f.members, m)
+	return m
 }
 
 // Mute sets whether the notices that watchers wait for are lost.
@@ -73,6 +78,19 @@ func (f *Fleet) Certain(certain bool) {
 	defer f.mu.Unlock()
 	f.certain = certain
 	f.turnLocked()
+}
+
+// drops returns what is to be called where a record was changed after it had
+// ended: of all members that run.
+func (f *Fleet) drops() (drops []func(idempotency.ID, bool)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.members {
+		if m.drop != nil && m.silent.IsZero() {
+			drops = append(drops, m.drop)
+		}
+	}
+	return drops
 }
 
 // turnLocked wakes who waits for a sign of life.

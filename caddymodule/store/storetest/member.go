@@ -20,7 +20,8 @@ type Member struct {
 	silent      time.Time                   // since when the process shows no life; zero: it does
 	gone        bool                        // for good
 	losesAttend bool
-	goodbye     bool // gone, and said so
+	drop        func(idempotency.ID, bool) // guarded by Fleet.mu
+	goodbye     bool                       // gone, and said so
 }
 
 var _ idempotency.SharedStore = (*Member)(nil)
@@ -78,6 +79,9 @@ func (m *Member) Resume() {
 	m.hears = time.Now()
 	close(m.running)
 	f.turnLocked()
+	if m.drop != nil {
+		go m.drop(idempotency.ID{}, true)
+	}
 }
 
 // enter waits until the process runs, and returns ErrGone where it does not
@@ -266,6 +270,25 @@ func (m *Member) Ping(ctx context.Context, p idempotency.Process) (bool, error) 
 		}
 		timer.Stop()
 	}
+}
+
+// OnDrop implements idempotency.SharedStore.
+func (m *Member) OnDrop(drop func(id idempotency.ID, all bool)) {
+	m.fleet.mu.Lock()
+	defer m.fleet.mu.Unlock()
+	m.drop = drop
+}
+
+// Drop implements idempotency.SharedStore. Members that do not run miss it, and
+// are told so when they go on.
+func (m *Member) Drop(ctx context.Context, id idempotency.ID) error {
+	if err := m.enter(ctx); err != nil {
+		return err
+	}
+	for _, drop := range m.fleet.drops() {
+		drop(id, false)
+	}
+	return nil
 }
 
 // Watch implements idempotency.SharedStore. stop may be called more than once.

@@ -43,6 +43,7 @@ func RunShared(t *testing.T, h SharedHarness) {
 		{"watch", watchTests},
 		{"attend", attendTests},
 		{"renew", renewTests},
+		{"drop", dropTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, test := range group.tests {

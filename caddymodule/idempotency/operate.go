@@ -1,0 +1,296 @@
+package idempotency
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// What operators do with records goes through the gate, since callers may come
+// for the same calls meanwhile: they wait until it is done.
+
+var (
+	// ErrNoRecord is returned for an ID that has no record.
+	ErrNoRecord = errors.New("there is no such call")
+
+	// ErrUnderWay is returned for a call that runs, or that a caller is asking
+	// about at this moment.
+	ErrUnderWay = errors.New("the call is under way")
+
+	// ErrKnown is returned for a call whose outcome is known already.
+	ErrKnown = errors.New("the outcome of the call is known")
+)
+
+// longestCall is how long after its start a call that another process claimed
+// counts as under way while that process lives. It errs on the safe side: a
+// call that is wrongly said to have not run runs again.
+const longestCall = trust
+
+// InFlight returns how many calls are under way here.
+func (g *Gate) InFlight() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.flights)
+}
+
+// Waiters returns how many callers wait here, the calls' own included.
+func (g *Gate) Waiters() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.waiters
+}
+
+// Standing tells what the record of a call means now: Started only if the call
+// is under way; Unknown or Open if it was left behind.
+func (g *Gate) Standing(ctx context.Context, rec *Record) (State, error) {
+	g.mu.Lock()
+	_, flying := g.flights[rec.ID]
+	g.mu.Unlock()
+	if rec.State == Started && flying && rec.Owner.Process() == g.process {
+		return Started, nil
+	}
+	return g.leftAs(ctx, rec)
+}
+
+// leftAs is Standing, for a call that is not under way here.
+func (g *Gate) leftAs(ctx context.Context, rec *Record) (State, error) {
+	age := g.clock.Elapsed(rec.Started)
+	switch rec.State {
+	case Started:
+		if g.shared != nil && rec.Owner.Process() != g.process && age < longestCall {
+			life, err := g.shared.Life(ctx, rec.Owner.Process())
+			if err != nil {
+				return 0, storeError(err)
+			}
+			if life.Alive {
+				return Started, nil
+			}
+		}
+	case Open:
+	default:
+		return rec.State, nil
+	}
+	if rec.Honored && age < trust {
+		return Open, nil
+	}
+	return Unknown, nil
+}
+
+// Resolution is an operator's word on a call whose outcome nobody knows.
+type Resolution struct {
+	// Executed says that the call ran: it is never sent again. Else it did not,
+	// and its key is free.
+	Executed bool
+
+	// Answer is what repeats of a call that ran are told; nil: that it ran, and
+	// that its answer is not kept.
+	Answer *Answer
+
+	// Note is kept with the call. It is cut to MaxText bytes.
+	Note string
+}
+
+// Resolve takes r for the outcome of the call with id, and returns its record.
+// Its errors are ErrNoRecord, ErrUnderWay, ErrKnown, and those that wrap
+// ErrStore, after which the outcome is as unknown as before.
+func (g *Gate) Resolve(ctx context.Context, id ID, r Resolution) (*Record, error) {
+	f, rec, err := g.seize(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer g.cede(f)
+	switch standing, err := g.leftAs(ctx, rec); {
+	case err != nil:
+		return nil, err
+	case standing == Started:
+		return nil, ErrUnderWay
+	case standing == Done, standing == Released:
+		return nil, ErrKnown
+	}
+
+	// A new claim: what the one before may yet come to does not count against
+	// an operator's word, and two operators have one word.
+	claim := *rec
+	claim.State = Started
+	claim.Owner = g.process.NewOwner()
+	claim.Finished = time.Time{}
+	standing, err := g.store.Claim(ctx, &claim, rec.Owner)
+	if err != nil {
+		if !errors.Is(err, ErrNotMade) {
+			g.restore(rec, &claim)
+		}
+		return nil, storeError(err)
+	}
+	if standing != nil {
+		return nil, ErrUnderWay // somebody else was faster
+	}
+
+	end := claim
+	end.State = Released
+	end.Finished = g.clock.Now()
+	end.Answer = nil
+	if r.Executed {
+		end.State, end.Answer = Done, r.Answer
+	}
+	end.Journal = end.Journal.says(Word{Said: end.Finished, Executed: r.Executed, Note: r.Note})
+	if err := g.store.Finish(ctx, &end); err != nil {
+		g.restore(rec, &claim)
+		return nil, storeError(err)
+	}
+	if !r.Executed {
+		if err := g.store.Settle(ctx, id, end.Owner); err != nil {
+			// A keyless repeat takes its place then, under the same key.
+			g.log.Warn("settling a call that did not run", slog.String("id", id.String()), slog.Any("error", err))
+		}
+	}
+	return &end, nil
+}
+
+// restore puts rec back over claim, which was made, or may have been, and came
+// to nothing.
+func (g *Gate) restore(rec, claim *Record) {
+	g.lose(claim) // it must not look as if it had not been used
+	back := *rec
+	back.Owner = claim.Owner
+	if back.State == Started { // by a process that is gone
+		back.State, back.Finished = Unknown, g.clock.Now()
+		if back.Honored {
+			back.State = Open
+		}
+	}
+	g.insist("putting back a call that was not resolved", rec.ID, func(ctx context.Context) error {
+		return g.store.Finish(ctx, &back)
+	})
+}
+
+// Forget removes the record of id, whose key is then free. Its errors are
+// ErrNoRecord, ErrUnderWay and those that wrap ErrStore.
+func (g *Gate) Forget(ctx context.Context, id ID) error {
+	return g.change(ctx, id, func(rec *Record) error {
+		return g.store.Release(ctx, id, rec.Owner)
+	})
+}
+
+// Erase removes what was said in the call with id, and what could tell who made
+// it. What remains are digests, so that no repeat runs: it is told that the
+// answer is not kept. Its errors are those of Forget.
+func (g *Gate) Erase(ctx context.Context, id ID) error {
+	return g.change(ctx, id, func(rec *Record) error {
+		erased := *rec
+		erased.Answer, erased.Journal, erased.Label.Scope = nil, Journal{}, ScopeID{}
+		erased.Key = ""
+		if rec.State != Open { // which is sent again under that key, a digest where there is a scope
+			erased.UpstreamKey = ""
+		}
+		return g.store.Finish(ctx, &erased)
+	})
+}
+
+// EraseScope erases all calls of scope that lister has, and tells how many those
+// were, and how many it left alone because they are under way. Afterwards
+// nothing of what it erased is left in the store's files, where it is a Purger.
+func (g *Gate) EraseScope(ctx context.Context, lister Lister, scope ScopeID) (erased, underWay int, err error) {
+	query := Query{Scopes: []ScopeID{scope}}
+	for {
+		page, err := lister.List(ctx, query)
+		if err != nil {
+			return erased, underWay, storeError(err)
+		}
+		for _, rec := range page.Records {
+			switch err := g.Erase(ctx, rec.ID); {
+			case err == nil:
+				erased++
+			case errors.Is(err, ErrUnderWay):
+				underWay++
+			case !errors.Is(err, ErrNoRecord):
+				return erased, underWay, err
+			}
+		}
+		if page.Next.IsZero() {
+			break
+		}
+		query.After = page.Next
+	}
+	if purger, ok := lister.(Purger); ok {
+		if err := purger.Purge(ctx); err != nil {
+			return erased, underWay, storeError(err)
+		}
+	}
+	return erased, underWay, nil
+}
+
+// change has do change the record of id, unless its call is under way, and sees
+// to it that no process repeats from memory what it was.
+func (g *Gate) change(ctx context.Context, id ID, do func(*Record) error) error {
+	f, rec, err := g.seize(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer g.cede(f)
+	switch standing, err := g.leftAs(ctx, rec); {
+	case err != nil:
+		return err
+	case standing == Started:
+		return ErrUnderWay
+	}
+	switch err := do(rec); {
+	case errors.Is(err, ErrNotOwner):
+		return ErrUnderWay // somebody else was faster
+	case err != nil:
+		return storeError(err)
+	}
+	g.cache.Load().drop(id)
+	if g.shared != nil {
+		if err := g.shared.Drop(ctx, id); err != nil {
+			return fmt.Errorf("%w: telling other processes: %w", ErrStore, err)
+		}
+	}
+	return nil
+}
+
+// drop takes what was changed after it had ended out of the cache.
+func (g *Gate) drop(id ID, all bool) {
+	if all {
+		g.cache.Load().clear()
+	} else {
+		g.cache.Load().drop(id)
+	}
+}
+
+// seize keeps callers from the call with id and returns its record. Where it
+// returns no error, cede must follow.
+func (g *Gate) seize(ctx context.Context, id ID) (*flight, *Record, error) {
+	if !g.use.enter() {
+		return nil, nil, ErrClosed
+	}
+	g.mu.Lock()
+	if _, ok := g.flights[id]; ok {
+		g.mu.Unlock()
+		g.use.leave()
+		return nil, nil, ErrUnderWay
+	}
+	f := newFlight(id, Fingerprint{})
+	g.flights[id] = f
+	g.mu.Unlock()
+
+	rec, err := g.store.Get(ctx, id)
+	switch {
+	case err != nil:
+		err = storeError(err)
+	case rec == nil:
+		err = ErrNoRecord
+	}
+	if err != nil {
+		g.cede(f)
+		return nil, nil, err
+	}
+	return f, rec, nil
+}
+
+// cede lets the callers of f's call go on, who find out anew what is known.
+func (g *Gate) cede(f *flight) {
+	g.land(f)
+	f.finish(nil, errAgain)
+}
