@@ -233,6 +233,18 @@ func TestAnOutcomeIsAsUnknownAsBeforeIfTheStoreFailsWhileItIsResolved(t *testing
 	})
 }
 
+func TestACallWhoseWordCouldNotBeRecordedIsNotSentWhileTheStoreFails(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.leave(w.keyed("k"), idempotency.Unknown, time.Second)
+		w.store.fail(opFinish)
+		if _, err := w.gate.Resolve(t.Context(), idOf("k"), didNot); !errors.Is(err, idempotency.ErrStore) {
+			t.Fatalf("Resolve: %v", err)
+		}
+		want(t, w.do(w.keyed("k")), replayed, isUnsure, "")
+		w.wantSent(0)
+	})
+}
+
 func TestAForgottenCallRunsAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.do(w.keyed("k"))
