@@ -119,6 +119,9 @@ type Reply struct {
 	Rest     *Rest // see Policy.MaxBody; nil: Body is whole
 	Err      error // for other Causes than Answered and Conflicted
 	Attempts int
+
+	// Journal has the attempts, in their order.
+	Journal []Attempt
 }
 
 // Ready waits until the organisation is not paused, unless it is beyond
@@ -150,6 +153,7 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 	last := NotRun      // the fate of the last attempt, by itself
 	unsure := r.Resumed // an earlier attempt may have run
 	renewed := false
+	j := journal{since: time.Now()}
 	for n := 1; ; n++ {
 		tok, err := i.ready(ctx, deadline)
 		if err != nil {
@@ -165,7 +169,9 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 		closeRest(reply)
 		var a attempt
 		var v verdict
+		j.begin(time.Now())
 		a, reply, v = i.try(ctx, p, r, tok, n)
+		j.end(a, v, time.Now())
 		last = v.fate
 		if v.limited && v.hasAfter {
 			i.Pause.Until(time.Now().Add(v.after))
@@ -180,6 +186,7 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 				closeRest(reply)
 				reply.Cause, reply.Rest = Conflicted, nil
 			} else if resolved, done := i.resolve(ctx, &r, reply); done {
+				resolved.Journal = j.attempts
 				return resolved
 			} else {
 				continue // under another key
@@ -211,6 +218,7 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 		}
 	}
 
+	reply.Journal = j.attempts
 	if unsure && reply.Fate == NotRun {
 		reply.Fate = Unknown
 	}
@@ -218,7 +226,7 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 		// It says nothing about the action, and sending it again was of no use.
 		closeRest(reply)
 		reply = Reply{Fate: Unknown, Cause: GaveUp, Status: reply.Status, Attempts: reply.Attempts,
-			Err: errors.New(http.StatusText(reply.Status))}
+			Journal: reply.Journal, Err: errors.New(http.StatusText(reply.Status))}
 	}
 	return reply
 }
