@@ -5,103 +5,82 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"slices"
 	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
 )
 
-// codecVersion is the first byte of every encoded record. It changes with the
-// layout below.
-const codecVersion = 1
-
-// Bits of the flags byte.
+// The first byte of every encoded record is the version of its layout.
 const (
-	flagHonored = 1 << iota
-	flagAnswer
-	flagHeader
-
-	knownFlags = flagHonored | flagAnswer | flagHeader
+	versionBare  = 1 // without label and journal; read, not written any more
+	versionPlain = 2
 )
-
-// maxNanosecond is what a time's nanoseconds stay below.
-const maxNanosecond = 1_000_000_000
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // ErrDamaged is what errors of Decode wrap.
 var ErrDamaged = errors.New("the record is damaged")
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // Encode appends the encoding of rec to dst and returns the result.
 //
 // The layout is: version, state and flags, a byte each; ID, owner, fingerprint
-// and adoption ID, of fixed length; the four times; key and upstream key; where
-// there is an answer its status, header and body; a CRC-32C of all before it,
-// little-endian. Strings are preceded by their length, a uvarint; a header is as
-// idempotency.Header has it.
+// and adoption ID, of fixed length; the four times; the length of the details,
+// four bytes, little-endian, and the details; where there is an answer, its body;
+// a CRC-32C of all before it, little-endian. The details are key and upstream key;
+// label and journal, where they are not empty; where there is an answer, its
+// status and header. Strings are preceded by their length, a uvarint; a header is
+// as idempotency.Header has it.
+//
+// So all but the body is found in the first few KiB, which is what a listing
+// reads.
 func Encode(dst []byte, rec *idempotency.Record) []byte {
 	start := len(dst)
 	dst = slices.Grow(dst, encodedSize(rec))
-
-	var flags byte
-	if rec.Honored {
-		flags |= flagHonored
-	}
-	if rec.Answer != nil {
-		flags |= flagAnswer
-		if rec.Answer.Header != "" {
-			flags |= flagHeader
-		}
-	}
-	dst = append(dst, codecVersion, byte(rec.State), flags)
+	dst = append(dst, versionPlain, byte(rec.State), flagsOf(rec))
 	dst = append(dst, rec.ID[:]...)
 	dst = append(dst, rec.Owner[:]...)
 	dst = append(dst, rec.Fingerprint[:]...)
 	dst = append(dst, rec.Adoption[:]...)
-	for _, t := range []time.Time{rec.Started, rec.Finished, rec.Told, rec.Expires} {
-		dst = appendTime(dst, t)
-	}
-	dst = appendString(dst, rec.Key)
-	dst = appendString(dst, rec.UpstreamKey)
+	dst = appendTimes(dst, rec)
+
+	details := len(dst) + detailsLength
+	dst = appendDetails(append(dst, 0, 0, 0, 0), rec)
+	binary.LittleEndian.PutUint32(dst[details-detailsLength:], uint32(len(dst)-details))
 	if a := rec.Answer; a != nil {
-		dst = binary.AppendVarint(dst, int64(a.Status))
-		if dst = append(dst, a.Header...); a.Header == "" {
-			dst = append(dst, 0)
-		}
 		dst = binary.AppendUvarint(dst, uint64(len(a.Body)))
 		dst = append(dst, a.Body...)
 	}
 	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
 }
 
+// detailsLength is the size of the length of the details.
+const detailsLength = 4
+
 // encodedSize returns about how many bytes rec takes, so that a large body is
 // copied once.
 func encodedSize(rec *idempotency.Record) int {
-	n := 256 + len(rec.Key) + len(rec.UpstreamKey)
+	n := 320 + len(rec.Key) + len(rec.UpstreamKey) + len(rec.Label.Action) + journalSize(rec.Journal)
 	if rec.Answer != nil {
 		n += len(rec.Answer.Header) + len(rec.Answer.Body)
 	}
 	return n
 }
 
-// appendTime appends t as seconds and nanoseconds since 1970, which takes the
-// zero time and every other as it is.
-func appendTime(dst []byte, t time.Time) []byte {
-	dst = binary.AppendVarint(dst, t.Unix())
-	return binary.AppendUvarint(dst, uint64(t.Nanosecond()))
-}
-
-func appendString(dst []byte, s string) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(s)))
-	return append(dst, s...)
+func appendTimes(dst []byte, rec *idempotency.Record) []byte {
+	for _, t := range []time.Time{rec.Started, rec.Finished, rec.Told, rec.Expires} {
+		dst = appendTime(dst, t)
+	}
+	return dst
 }
 
 // Decode returns the record that data encodes. It keeps nothing of data, and
 // it allocates no more than a small multiple of len(data), whatever data is.
 // Its errors wrap ErrDamaged where data is not what Encode wrote.
 func Decode(data []byte) (*idempotency.Record, error) {
-	if len(data) > 0 && data[0] != codecVersion {
-		return nil, fmt.Errorf("decoding record: version %d is unknown, only %d is", data[0], codecVersion)
+	if len(data) > 0 && !isKnown(data[0]) {
+		return nil, errVersion(data[0])
 	}
 	body := len(data) - crc32.Size
 	if body < 0 {
@@ -114,7 +93,7 @@ func Decode(data []byte) (*idempotency.Record, error) {
 	d := decoder{rest: data[:body]}
 	rec := d.record()
 	if d.err == nil && len(d.rest) > 0 {
-		d.err = fmt.Errorf("%d bytes follow its end", len(d.rest))
+		d.fail(fmt.Sprintf("%d bytes follow its end", len(d.rest)))
 	}
 	if d.err != nil {
 		return nil, fmt.Errorf("decoding record: %w: %w", ErrDamaged, d.err)
@@ -122,118 +101,124 @@ func Decode(data []byte) (*idempotency.Record, error) {
 	return rec, nil
 }
 
-// decoder reads fields off the front of rest. After the first error it reads
-// zero values only.
-type decoder struct {
-	rest []byte
-	err  error
+func isKnown(version byte) bool { return version == versionBare || version == versionPlain }
+
+func errVersion(version byte) error {
+	return fmt.Errorf("decoding record: version %d is unknown, the newest known is %d", version, versionPlain)
 }
 
+// record reads a record of any version, whole.
 func (d *decoder) record() *idempotency.Record {
 	rec := new(idempotency.Record)
-	d.byte() // the version, checked already
+	if d.byte() == versionBare {
+		flags := d.head(rec, knownBareFlags)
+		d.bareDetails(rec, flags)
+		d.body(rec)
+		return rec
+	}
+	flags := d.head(rec, knownFlags)
+	details := decoder{rest: d.bytes(d.detailsSize())}
+	if d.err == nil {
+		d.err = details.all(rec, flags)
+	}
+	d.body(rec)
+	return rec
+}
+
+// head reads what stands before the details, after the version.
+func (d *decoder) head(rec *idempotency.Record, known byte) (flags byte) {
 	rec.State = idempotency.State(d.byte())
-	flags := d.byte()
-	if flags&^knownFlags != 0 {
+	flags = d.byte()
+	if flags&^known != 0 {
 		d.fail("its flags are unknown")
 	}
-	rec.Honored = flags&flagHonored != 0
 	copy(rec.ID[:], d.bytes(len(rec.ID)))
 	copy(rec.Owner[:], d.bytes(len(rec.Owner)))
 	copy(rec.Fingerprint[:], d.bytes(len(rec.Fingerprint)))
 	copy(rec.Adoption[:], d.bytes(len(rec.Adoption)))
+	d.times(rec)
+	return flags
+}
+
+// detailsSize reads the length of the details.
+func (d *decoder) detailsSize() int {
+	b := d.bytes(detailsLength)
+	if b == nil {
+		return 0
+	}
+	return int(min(binary.LittleEndian.Uint32(b), math.MaxInt32))
+}
+
+func (d *decoder) times(rec *idempotency.Record) {
 	for _, t := range []*time.Time{&rec.Started, &rec.Finished, &rec.Told, &rec.Expires} {
 		*t = d.time()
 	}
+}
+
+// bareDetails reads what version 1 has between times and body.
+func (d *decoder) bareDetails(rec *idempotency.Record, flags byte) {
+	rec.Honored = flags&flagHonored != 0
 	rec.Key = d.string()
 	rec.UpstreamKey = d.string()
-	if flags&flagAnswer != 0 {
-		rec.Answer = &idempotency.Answer{Status: int(d.varint())}
-		rec.Answer.Header = d.header(flags&flagHeader != 0)
-		if body := d.bytes(d.length(1)); len(body) > 0 {
-			rec.Answer.Body = slices.Clone(body)
-		}
-	}
-	return rec
+	d.answer(rec, flags)
 }
 
-// header reads a header. Where present is false, it has no names.
-func (d *decoder) header(present bool) idempotency.Header {
-	if d.err != nil {
-		return ""
+// body reads the body, where there is an answer.
+func (d *decoder) body(rec *idempotency.Record) {
+	if rec.Answer == nil || d.err != nil {
+		return
 	}
-	h, rest, err := idempotency.ParseHeader(d.rest)
+	if body := d.bytes(d.length(1)); len(body) > 0 {
+		rec.Answer.Body = slices.Clone(body)
+	}
+}
+
+// whole is what DecodeHead needs of a record that does not tell.
+const whole = math.MaxInt
+
+// DecodeHead returns the record that data is the beginning of, or all, without
+// the answer's body. Where data does not suffice, it returns no record but how
+// many bytes it needs, or of a version that does not tell, math.MaxInt for all
+// there are. It keeps nothing of data and checks no checksum, which
+// is at the end.
+func DecodeHead(data []byte) (rec *idempotency.Record, need int, err error) {
+	if len(data) == 0 {
+		return nil, leastHead, nil
+	}
+	if !isKnown(data[0]) {
+		return nil, 0, errVersion(data[0])
+	}
+	d := decoder{rest: data}
+	rec = new(idempotency.Record)
+	bare := d.byte() == versionBare
+	known := byte(knownFlags)
+	if bare {
+		known = knownBareFlags
+	}
+	flags := d.head(rec, known)
 	switch {
-	case err != nil:
-		d.fail(err.Error())
-	case h != "" && !present:
-		d.fail("its header is both absent and not")
+	case d.err != nil && !d.short: // below
+	case bare:
+		d.bareDetails(rec, flags)
+		if d.short {
+			return nil, whole, nil
+		}
 	default:
-		d.rest = rest
+		size := d.detailsSize()
+		if d.short {
+			return nil, leastHead, nil
+		}
+		if need = len(data) - len(d.rest) + size; need > len(data) {
+			return nil, need, nil
+		}
+		details := decoder{rest: d.bytes(size)}
+		d.err = details.all(rec, flags)
 	}
-	return h
+	if d.err != nil {
+		return nil, 0, fmt.Errorf("decoding record: %w: %w", ErrDamaged, d.err)
+	}
+	return rec, 0, nil
 }
 
-func (d *decoder) fail(what string) {
-	if d.err == nil {
-		d.err = errors.New(what)
-	}
-	d.rest = nil
-}
-
-func (d *decoder) byte() byte {
-	if b := d.bytes(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-// bytes returns the next n bytes, which still belong to the input, or nil.
-func (d *decoder) bytes(n int) []byte {
-	if n > len(d.rest) {
-		d.fail("it ends too early")
-		return nil
-	}
-	b := d.rest[:n:n]
-	d.rest = d.rest[n:]
-	return b
-}
-
-func (d *decoder) string() string { return string(d.bytes(d.length(1))) }
-
-// length reads the length of a list whose items take at least size bytes each.
-// It is never more than the rest of the input can hold.
-func (d *decoder) length(size int) int {
-	v, n := binary.Uvarint(d.rest)
-	if n <= 0 {
-		d.fail("a length is malformed")
-		return 0
-	}
-	d.rest = d.rest[n:]
-	if v > uint64(len(d.rest)/size) {
-		d.fail("a length exceeds what is left")
-		return 0
-	}
-	return int(v)
-}
-
-func (d *decoder) varint() int64 {
-	v, n := binary.Varint(d.rest)
-	if n <= 0 {
-		d.fail("a number is malformed")
-		return 0
-	}
-	d.rest = d.rest[n:]
-	return v
-}
-
-func (d *decoder) time() time.Time {
-	sec := d.varint()
-	nsec, n := binary.Uvarint(d.rest)
-	if n <= 0 || nsec >= maxNanosecond {
-		d.fail("a time is malformed")
-		return time.Time{}
-	}
-	d.rest = d.rest[n:]
-	return time.Unix(sec, int64(nsec)).UTC()
-}
+// leastHead is more than what precedes the details.
+const leastHead = 256

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"reflect"
@@ -20,9 +21,13 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	f.Add([]byte{}, uint32(0))
-	f.Add([]byte{codecVersion}, uint32(0))
-	f.Add([]byte{codecVersion, 0, 0, 0, 0}, uint32(8))
-	for _, flags := range []byte{knownFlags, knownFlags + 1, flagAnswer, flagHeader} { // whatever there is, it ends too early, or too late
+	f.Add([]byte{versionPlain}, uint32(0))
+	f.Add([]byte{versionPlain, 0, 0, 0, 0}, uint32(8))
+	for _, text := range bare {
+		data, _ := hex.DecodeString(text)
+		f.Add(data, uint32(len(text)))
+	}
+	for _, flags := range []byte{knownFlags, knownFlags + 1, flagAnswer, flagHeader, flagLabel, flagJournal} { // whatever there is, it ends too early, or too late
 		data := Encode(nil, sample())
 		data[2] = flags
 		f.Add(data, uint32(0))
@@ -30,6 +35,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte, flip uint32) {
 		for _, data := range [][]byte{data, withChecksum(data)} {
+			headIsThatOfTheWhole(t, data, int(flip)%(len(data)+1))
 			before := allocated()
 			rec, err := Decode(data)
 			if got, most := allocated()-before, uint64(1<<20+16*len(data)); got > most {
@@ -39,7 +45,7 @@ func FuzzDecode(f *testing.F) {
 				if rec != nil {
 					t.Fatalf("got %+v beside the error %v", rec, err)
 				}
-				if len(data) > 0 && data[0] == codecVersion && !errors.Is(err, ErrDamaged) {
+				if len(data) > 0 && isKnown(data[0]) && !errors.Is(err, ErrDamaged) {
 					t.Fatalf("the error does not tell of damage: %v", err)
 				}
 				continue
@@ -60,6 +66,23 @@ func FuzzDecode(f *testing.F) {
 			noFlipGoesUnnoticed(t, encoded, flip)
 		}
 	})
+}
+
+// headIsThatOfTheWhole decodes the head of the first n bytes of data, and of all.
+func headIsThatOfTheWhole(t *testing.T, data []byte, n int) {
+	t.Helper()
+	whole, wrong := Decode(data)
+	for _, part := range [][]byte{data, data[:n]} {
+		head, need, err := DecodeHead(part)
+		switch {
+		case err != nil && (head != nil || need != 0), head != nil && need != 0, err == nil && head == nil && need <= len(part):
+			t.Fatalf("the first %d bytes: %+v, %d, %v", len(part), head, need, err)
+		case wrong == nil && (err != nil || head != nil && !reflect.DeepEqual(head, withoutBody(whole))):
+			t.Fatalf("the first %d bytes: %+v, %v, want %+v", len(part), head, err, whole)
+		case wrong == nil && head == nil && len(part) == len(data):
+			t.Fatalf("of %d bytes, which are all, it needs %d", len(part), need)
+		}
+	}
 }
 
 // allocated returns how many bytes have been allocated so far; small ones may be
@@ -106,11 +129,26 @@ func FuzzEncode(f *testing.F) {
 				want.Answer.Body = body
 			}
 		}
+		copy(want.Label.Organisation[:], other)
+		copy(want.Label.Scope[:], value)
+		want.Label.Action = name
+		for i := range fixed {
+			a := idempotency.Attempt{
+				Started: at(int64(i)), Waited: time.Duration(seconds), Took: time.Duration(nanos), Written: fixed[i]&1 != 0,
+				Status: status, CorrelationID: value, Verdict: name, Error: other,
+			}
+			want.Journal.Attempts = append(want.Journal.Attempts, a)
+		}
+		for i := range min(len(key), 300) {
+			want.Journal.Words = append(want.Journal.Words, idempotency.Word{Said: at(int64(i)), Executed: answered, Note: value})
+		}
+		want.Journal.Skipped = status
 		data := Encode(nil, want)
 		got, err := Decode(data)
 		if err != nil {
 			t.Fatal(err)
 		}
+		headIsThatOfTheWhole(t, data, int(flip)%(len(data)+1))
 		if !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %+v, want %+v", got, want)
 		}

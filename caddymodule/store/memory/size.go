@@ -20,9 +20,20 @@ const (
 
 // size returns about how many bytes rec takes.
 func size(rec *idempotency.Record) int64 {
-	n := recordOverhead + int64(len(rec.Key)+len(rec.UpstreamKey))
+	n := recordOverhead + int64(len(rec.Key)+len(rec.UpstreamKey)+len(rec.Label.Action)) + journalSize(rec.Journal)
 	if rec.Answer == nil {
 		return n
 	}
 	return n + answerOverhead + int64(len(rec.Answer.Header)+cap(rec.Answer.Body))
+}
+
+func journalSize(j idempotency.Journal) int64 {
+	n := len(j.Attempts)*int(unsafe.Sizeof(idempotency.Attempt{})) + len(j.Words)*int(unsafe.Sizeof(idempotency.Word{}))
+	for _, a := range j.Attempts {
+		n += len(a.CorrelationID) + len(a.Error) // verdicts are a few names that all share
+	}
+	for _, w := range j.Words {
+		n += len(w.Note)
+	}
+	return int64(n)
 }

@@ -203,6 +203,8 @@ func TestSizeIsRealistic(t *testing.T) {
 		}
 		d := clone(rec)
 		d.State = idempotency.Done
+		d.Journal.Attempts = []idempotency.Attempt{{CorrelationID: fmt.Sprintf("%036d", i)}, {Error: fmt.Sprintf("%020d", i)}}
+		d.Journal.Words = []idempotency.Word{{Note: fmt.Sprintf("%040d", i)}}
 		d.Answer = &idempotency.Answer{Status: 200, Body: make([]byte, 256), Header: idempotency.NewHeader(http.Header{
 			"Content-Type": {"application/json"}, "Inin-Correlation-Id": {fmt.Sprintf("%032d", i)},
 		})}

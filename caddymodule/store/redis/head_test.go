@@ -18,6 +18,8 @@ func sample() *idempotency.Record {
 		Attendant: p.NewOwner(),
 		Adoption:  idempotency.NewAdoptionID("org", "scope", idempotency.Fingerprint{}),
 		Key:       "key",
+		Label:     idempotency.Label{Action: "action"},
+		Journal:   idempotency.Journal{Skipped: 1, Attempts: []idempotency.Attempt{{Started: time.Unix(1, 2).UTC(), Status: 500}}},
 		Started:   time.Unix(1, 2).UTC(),
 		Told:      time.Unix(3, 4).UTC(),
 		Expires:   time.Unix(5, 6).UTC(),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -34,14 +35,85 @@ var fidelityTests = []test{
 		rec := f.keyless("a", adoption("x"))
 		rec.Honored = true
 		rec.Told = f.epoch.Add(7)
+		rec.Label, rec.Journal = label(), journal(f.epoch)
 		f.claim(rec, idempotency.Owner{})
 		f.wantStored(rec)
-		for _, s := range []idempotency.State{idempotency.Started, idempotency.Done, idempotency.Unknown, idempotency.Open} {
+		for _, s := range []idempotency.State{
+			idempotency.Started, idempotency.Done, idempotency.Unknown, idempotency.Open, idempotency.Released,
+		} {
 			next := done(rec)
 			next.State = s
 			f.finish(next)
 			f.wantStored(next)
 		}
+	}},
+
+	{"each field of a label is kept without the others", func(t *testing.T, f *fixture) {
+		all := label()
+		for i, l := range []idempotency.Label{{Organisation: all.Organisation}, {Scope: all.Scope}, {Action: all.Action}, {}} {
+			rec := f.started(fmt.Sprint("a", i))
+			rec.Label = l
+			f.claim(rec, idempotency.Owner{})
+			f.wantStored(rec)
+			f.finish(done(rec))
+			f.wantStored(done(rec))
+		}
+	}},
+
+	{"each field of an attempt and of a word is kept without the others", func(t *testing.T, f *fixture) {
+		for i, j := range []idempotency.Journal{
+			{},
+			{Skipped: 7},
+			{Attempts: []idempotency.Attempt{{}}},
+			{Attempts: []idempotency.Attempt{{Started: f.epoch.Add(1)}}},
+			{Attempts: []idempotency.Attempt{{Waited: 1}, {Took: 1}}},
+			{Attempts: []idempotency.Attempt{{Written: true}, {Status: 500}}},
+			{Attempts: []idempotency.Attempt{{CorrelationID: "\xff"}, {Verdict: "b"}, {Error: "c"}}},
+			{Words: []idempotency.Word{{}}},
+			{Words: []idempotency.Word{{Said: f.epoch.Add(1)}, {Executed: true}, {Note: "\xff"}}},
+		} {
+			rec := f.started(fmt.Sprint("a", i))
+			rec.Journal = j
+			f.claim(rec, idempotency.Owner{})
+			f.wantStored(rec)
+			f.finish(done(rec))
+			f.wantStored(done(rec))
+		}
+	}},
+
+	{"finishing replaces label and journal", func(t *testing.T, f *fixture) {
+		rec := f.started("a")
+		f.claim(rec, idempotency.Owner{})
+		rec = unknown(rec)
+		rec.Label, rec.Journal = label(), journal(f.epoch)
+		f.finish(rec)
+		f.wantStored(rec)
+		rec = done(rec)
+		rec.Label.Action, rec.Journal = "another", idempotency.Journal{}
+		f.finish(rec)
+		f.wantStored(rec)
+	}},
+
+	{"a take-over replaces label and journal", func(t *testing.T, f *fixture) {
+		rec := f.started("a")
+		rec.Label, rec.Journal = label(), journal(f.epoch)
+		f.claim(rec, idempotency.Owner{})
+		next := f.started("a")
+		f.claim(next, rec.Owner)
+		f.wantStored(next)
+	}},
+
+	{"telling and settling leave label and journal as they are", func(t *testing.T, f *fixture) {
+		rec := f.keyless("a", adoption("x"))
+		f.claim(rec, idempotency.Owner{})
+		rec = unknown(rec)
+		rec.Label, rec.Journal = label(), journal(f.epoch)
+		f.finish(rec)
+		rec.Told = f.epoch.Add(time.Minute)
+		f.tell(rec.ID, rec.Owner, rec.Told)
+		f.wantUnsettled(rec.Adoption, rec)
+		f.settle(rec.ID, rec.Owner)
+		f.wantStored(rec)
 	}},
 
 	{"fields may hold any bytes", func(t *testing.T, f *fixture) {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
@@ -25,6 +27,41 @@ func newClaim(name string, at time.Time) *idempotency.Record {
 		Started:     at.Add(time.Nanosecond),
 		Expires:     at.Add(time.Hour),
 	}
+}
+
+// label returns a label with all of its fields set.
+func label() idempotency.Label {
+	return idempotency.Label{
+		Organisation: idempotency.NewOrganisationID("org"),
+		Scope:        idempotency.NewScopeID("org", "scope"),
+		Action:       "custom_-_action",
+	}
+}
+
+// journal returns a journal that is full, each text as long as it may be.
+func journal(at time.Time) (j idempotency.Journal) {
+	text := func(i int) string {
+		return strings.Repeat(string(rune('a'+i)), idempotency.MaxText-1) + "\x00"
+	}
+	for i := range idempotency.MaxAttempts {
+		j.Attempts = append(j.Attempts, idempotency.Attempt{
+			Started:       at.Add(time.Duration(i) * time.Second),
+			Waited:        time.Duration(i),
+			Took:          time.Hour + time.Duration(i),
+			Written:       i%2 == 0,
+			Status:        100*(i%6) + i,
+			CorrelationID: text(i),
+			Verdict:       fmt.Sprint("verdict ", i),
+			Error:         text(i + 1),
+		})
+	}
+	for i := range idempotency.MaxWords {
+		j.Words = append(j.Words, idempotency.Word{
+			Said: at.Add(time.Duration(i) * time.Minute), Executed: i%3 == 0, Note: text(i),
+		})
+	}
+	j.Skipped = 12345
+	return j
 }
 
 func adoption(name string) idempotency.AdoptionID {
@@ -61,7 +98,23 @@ func same(a, b *idempotency.Record) bool {
 		a.Honored == b.Honored && a.Adoption == b.Adoption &&
 		a.Started.Equal(b.Started) && a.Finished.Equal(b.Finished) &&
 		a.Told.Equal(b.Told) && a.Told.IsZero() == b.Told.IsZero() &&
-		a.Expires.Equal(b.Expires) && sameAnswer(a.Answer, b.Answer)
+		a.Expires.Equal(b.Expires) && a.Label == b.Label && sameJournal(a.Journal, b.Journal) &&
+		sameAnswer(a.Answer, b.Answer)
+}
+
+func sameJournal(a, b idempotency.Journal) bool {
+	return a.Skipped == b.Skipped && slices.EqualFunc(a.Attempts, b.Attempts, sameAttempt) &&
+		slices.EqualFunc(a.Words, b.Words, sameWord)
+}
+
+func sameAttempt(a, b idempotency.Attempt) bool {
+	same := a.Started.Equal(b.Started)
+	a.Started, b.Started = time.Time{}, time.Time{}
+	return same && a == b
+}
+
+func sameWord(a, b idempotency.Word) bool {
+	return a.Said.Equal(b.Said) && a.Executed == b.Executed && a.Note == b.Note
 }
 
 func sameAnswer(a, b *idempotency.Answer) bool {
