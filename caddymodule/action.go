@@ -44,7 +44,7 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) 
 			return h.refuse(w, r, "", err)
 		}
 	}
-	owner := owner{h.app.org.id, h.scope(r)}
+	owner := owner{h.org.id, h.scope(r)}
 	request := a.request()
 
 	var out *idempotency.Outcome
@@ -176,12 +176,12 @@ func withoutDefaults(query string) string {
 }
 
 // upstreamURL returns where u leads at the organisation's API.
-func (a *App) upstreamURL(u *url.URL) *url.URL {
-	up := *a.api
+func (o *organization) upstreamURL(u *url.URL) *url.URL {
+	up := *o.api
 	up.RawQuery = u.RawQuery
-	up.Path = a.api.Path + u.Path
-	if u.RawPath != "" || a.api.RawPath != "" {
-		up.RawPath = a.api.EscapedPath() + u.EscapedPath()
+	up.Path = o.api.Path + u.Path
+	if u.RawPath != "" || o.api.RawPath != "" {
+		up.RawPath = o.api.EscapedPath() + u.EscapedPath()
 	}
 	return &up
 }

@@ -4,49 +4,27 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
-
-	"genesys-sidecar/caddymodule/genesys"
 )
 
 func init() {
 	caddy.RegisterModule(App{})
 }
 
-// App is a Genesys Cloud organisation: where its API is, who may call it, and
-// where the answers of its data actions are kept. All handlers share it, and
+// App has the organisations of Genesys Cloud that handlers call, and the store
+// where the answers of their data actions are kept. All handlers share it, and
 // its state survives reloads.
 //
-// Placeholders in client_id and client_secret are replaced at run time, so that
-// `{env.*}` and `{file.*}` keep them out of the configuration. The secret is
-// read again whenever a token is fetched.
+// Its own options for an organisation describe the default one.
 type App struct {
-	// The AWS region of the organisation (`eu-west-1`) or its domain
-	// (`mypurecloud.ie`). Default: `{env.GENESYSCLOUD_REGION}`, or `us-east-1`
-	// if that is empty.
-	Region string `json:"region,omitempty"`
+	Organization
 
-	// The base URL of the API, in place of the region's. Default:
-	// `{env.GENESYSCLOUD_API_URL}`, or the region's if that is empty.
-	APIURL string `json:"api_url,omitempty"`
-
-	// The base URL of the login service; tokens come from `/oauth/token` below
-	// it. Default: `{env.GENESYSCLOUD_LOGIN_URL}`, or what belongs to the
-	// region or to api_url if that is empty.
-	LoginURL string `json:"login_url,omitempty"`
-
-	// The id of the OAuth client (grant type: client credentials). Default:
-	// `{env.GENESYSCLOUD_OAUTHCLIENT_ID}`.
-	ClientID string `json:"client_id,omitempty"`
-
-	// The secret of the OAuth client. Default:
-	// `{env.GENESYSCLOUD_OAUTHCLIENT_SECRET}`.
-	ClientSecret string `json:"client_secret,omitempty"`
+	// Further organisations, by the name that a handler chooses one by. Records
+	// of different organisations never meet, whatever their keys.
+	Organizations map[string]*Organization `json:"organizations,omitempty"`
 
 	// How many bytes of finished answers are held in memory in front of the
 	// store; 0 for none. Default: 67108864 (64 MiB).
@@ -55,15 +33,13 @@ type App struct {
 	// Where answers are kept. Default: `disk`.
 	StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=http.handlers.genesys_cloud.storage inline_key=backend"`
 
-	api     *url.URL
-	org     *org
+	orgs    map[string]*organization // by name; "" is the default one, if there is one
 	backend *backend
 
 	// What Start replaced, to be put back if the configuration fails after all.
-	secret, formerSecret     *secretSource
 	settings, formerSettings *settings
 
-	orgKey, backendKey string // set once loaded from their pools
+	backendKey string // set once loaded from its pool
 }
 
 const (
@@ -71,8 +47,7 @@ const (
 	defaultCacheSize = 64 << 20
 )
 
-// The environment variables that Genesys' own Terraform provider and CLI use,
-// and two more for those who do not call the platform itself.
+// The environment variables of the default organisation.
 const (
 	envRegion   = "GENESYSCLOUD_REGION"
 	envClientID = "GENESYSCLOUD_OAUTHCLIENT_ID"
@@ -91,91 +66,13 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the app.
 func (a *App) Provision(ctx caddy.Context) error {
-	api, login, err := a.endpoints()
-	if err != nil {
+	if err := a.provisionOrganizations(ctx); err != nil {
 		return err
 	}
-	a.api = api
-
-	clientID, err := orEnv(a.ClientID, envClientID)
-	if err != nil {
-		return fmt.Errorf("reading client_id: %w", err)
-	}
-	if clientID == "" {
-		return fmt.Errorf("no OAuth client: set the environment variables %s and %s, or client_id and client_secret in the global option genesys",
-			envClientID, envSecret)
-	}
-	if err := a.checkSecret(ctx.Logger()); err != nil {
-		return err
-	}
-
-	// Regions are shared by many organisations, of which only the client tells
-	// which one it is.
-	id := api.String() + " " + clientID
-	a.orgKey = id + " " + login.String()
-	if a.org, err = loadOrg(a.orgKey, id, genesys.TokenURL(login), clientID); err != nil {
-		a.orgKey = ""
-		return err
-	}
-	a.secret = &secretSource{func() (string, error) { return orEnv(a.ClientSecret, envSecret) }}
-	a.org.secret.CompareAndSwap(nil, a.secret)
-
 	if err := a.provisionStore(ctx); err != nil {
 		return err
 	}
 	return a.registerMetrics(ctx)
-}
-
-// endpoints returns the base URLs of the API and of the login service.
-func (a *App) endpoints() (api, login *url.URL, err error) {
-	region, err := orEnv(a.Region, envRegion)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading region: %w", err)
-	}
-	apiURL, err := orEnv(a.APIURL, envAPIURL)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading api_url: %w", err)
-	}
-	loginURL, err := orEnv(a.LoginURL, envLoginURL)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading login_url: %w", err)
-	}
-
-	if apiURL != "" {
-		if api, err = genesys.ParseURL(apiURL); err != nil {
-			return nil, nil, fmt.Errorf("reading api_url: %w", err)
-		}
-		login = genesys.LoginURL(api)
-	} else {
-		if region == "" {
-			region = defaultRegion
-		}
-		if api, login, err = genesys.Endpoints(region); err != nil {
-			return nil, nil, fmt.Errorf("reading region: %w", err)
-		}
-	}
-	if loginURL != "" {
-		if login, err = genesys.ParseURL(loginURL); err != nil {
-			return nil, nil, fmt.Errorf("reading login_url: %w", err)
-		}
-	}
-	return api, login, nil
-}
-
-// checkSecret finds out at start what would else fail the first call.
-func (a *App) checkSecret(log *zap.Logger) error {
-	secret, err := orEnv(a.ClientSecret, envSecret)
-	if err != nil {
-		return fmt.Errorf("reading client_secret: %w", err)
-	}
-	if secret == "" {
-		return fmt.Errorf("the OAuth client's secret is empty: set the environment variable %s, or client_secret in the global option genesys",
-			envSecret)
-	}
-	if secret == a.ClientSecret {
-		log.Warn("client_secret is written out in the configuration, where whoever may read that finds it; use {env.*} or {file.*}")
-	}
-	return nil
 }
 
 func (a *App) provisionStore(ctx caddy.Context) error {
@@ -215,7 +112,9 @@ func (a *App) Validate() error {
 // Start applies what this configuration changes about state that the one
 // before still uses. Provisioned is not yet accepted.
 func (a *App) Start() (err error) {
-	a.formerSecret = a.org.secret.Swap(a.secret)
+	for _, o := range a.orgs {
+		o.start()
+	}
 	a.formerSettings, err = a.backend.apply(a.settings)
 	return err
 }
@@ -224,11 +123,13 @@ func (a *App) Start() (err error) {
 // again: then this one has failed, or the process exits. Requests may still be
 // under way.
 func (a *App) Stop() error {
-	a.org.secret.CompareAndSwap(a.secret, a.formerSecret)
+	for _, o := range a.orgs {
+		o.stop()
+	}
 	err := a.backend.revert(a.settings, a.formerSettings)
 	// Else each configuration would keep the one before it in memory, and so
 	// every one there ever was.
-	a.formerSecret, a.formerSettings = nil, nil
+	a.formerSettings = nil
 	return err
 }
 
@@ -240,18 +141,21 @@ func (a *App) Cleanup() error {
 		_, err := backends.Delete(a.backendKey)
 		errs = append(errs, err)
 	}
-	if a.orgKey != "" {
-		_, err := orgs.Delete(a.orgKey)
+	for _, o := range a.orgs {
+		_, err := orgs.Delete(o.orgKey)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
 // orEnv returns value with its placeholders replaced, or the environment
-// variable name if value is empty. It is called at run time too: a {file.*} is
+// variable name, if there is one, where value is empty. It is called at run time too: a {file.*} is
 // read anew each time.
 func orEnv(value, name string) (string, error) {
 	if value == "" {
+		if name == "" {
+			return "", nil
+		}
 		return strings.TrimSpace(os.Getenv(name)), nil
 	}
 	s, err := caddy.NewReplacer().ReplaceOrErr(value, false, true)

@@ -23,6 +23,7 @@ func init() {
 // parseGenesysCloud parses the genesys_cloud directive:
 //
 //	genesys_cloud [<matcher>] {
+//	    organization <name>
 //	    actions      [<METHOD>] <path pattern>...
 //	    key          header <name>... | json <pointer> | hash <window> | adopt [<window>] | require
 //	    scope        <placeholders>...
@@ -61,7 +62,7 @@ func init() {
 //	    }
 //	}
 //
-// Where transport is given, both have it.
+// Where transport is given, both have it; and so have all three the organization.
 func parseGenesysCloud(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if !h.Next() {
 		return nil, h.ArgErr()
@@ -77,40 +78,37 @@ func parseGenesysCloud(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, err
 	if d.NextArg() {
 		return nil, d.Errf("genesys_cloud takes no upstream: the organisation's API is the upstream, as set by region or api_url in the global option genesys; got %q", d.Val())
 	}
-	name := d.Token()
+	d.Reset()
 	handler := new(Handler)
-	proxied := []caddyfile.Token{name}
-	for d.NextBlock(0) {
-		own, err := handler.parseSubdirective(d)
-		if err != nil {
-			return nil, err
+	proxied, err := splitBlock(d, func(d *caddyfile.Dispenser) (own bool, err error) {
+		if why, refused := refusedSubdirectives[d.Val()]; refused {
+			return true, d.Errf("%s cannot be used in genesys_cloud: %s", d.Val(), why)
 		}
-		if !own {
-			if why, refused := refusedSubdirectives[d.Val()]; refused {
-				return nil, d.Errf("%s cannot be used in genesys_cloud: %s", d.Val(), why)
-			}
-			segment := d.NextSegment()
-			if len(proxied) == 1 {
-				proxied = append(proxied, bracket(name, "{"))
-			}
-			proxied = append(proxied, segment...)
-		}
+		return handler.parseSubdirective(d)
+	})
+	if err != nil {
+		return nil, err
 	}
-	if len(proxied) > 1 {
-		end := bracket(proxied[len(proxied)-1], "}")
-		end.Line++ // what is on the same line is an argument
-		proxied = append(proxied, end)
+	if err := knownOrganization(h, handler.Organization); err != nil {
+		return nil, err
 	}
 
 	transport := handler.TransportRaw
 	if transport == nil {
 		transport = json.RawMessage(`{"protocol":"genesys"}`)
 	}
+	if transport, err = ofOrganization(transport, handler.Organization); err != nil {
+		return nil, err
+	}
+	upstreams, err := ofOrganization(json.RawMessage(`{"source":"genesys"}`), handler.Organization)
+	if err != nil {
+		return nil, err
+	}
 	proxy := &reverseproxy.Handler{
 		TransportRaw:        transport,
-		DynamicUpstreamsRaw: json.RawMessage(`{"source":"genesys"}`),
+		DynamicUpstreamsRaw: upstreams,
 	}
-	if err := proxy.UnmarshalCaddyfile(caddyfile.NewDispenser(proxied)); err != nil {
+	if err := proxy.UnmarshalCaddyfile(proxied); err != nil {
 		return nil, err
 	}
 	if err := proxy.FinalizeUnmarshalCaddyfile(h); err != nil {
@@ -138,16 +136,12 @@ var refusedSubdirectives = map[string]string{
 	"method":         "it would lead requests past the check for data actions; use the directive method before genesys_cloud",
 }
 
-// bracket returns a brace in the place of the token after t.
-func bracket(t caddyfile.Token, brace string) caddyfile.Token {
-	t.Text = brace
-	return t
-}
-
 // parseSubdirective parses the subdirective at d if it is one of the handler's,
 // and tells whether it is.
 func (h *Handler) parseSubdirective(d *caddyfile.Dispenser) (own bool, err error) {
 	switch d.Val() {
+	case "organization":
+		return true, parseOrganization(d, &h.Organization)
 	case "actions":
 		return true, h.parseActions(d)
 	case "key":

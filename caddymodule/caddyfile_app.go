@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 
@@ -16,7 +18,8 @@ func init() {
 	httpcaddyfile.RegisterGlobalOption("genesys", parseGlobalOption)
 }
 
-// parseGlobalOption parses the global option genesys, the organisation:
+// parseGlobalOption parses the global option genesys, the default organisation,
+// further ones, and the store that all of them share:
 //
 //	{
 //	    genesys {
@@ -29,11 +32,21 @@ func init() {
 //	        store         disk [<dir>]
 //	        store         memory [{ max_size <size> }]
 //	        store         redis <url>... [{ ... }]
+//	        organization <name> {
+//	            region        <name>
+//	            api_url       <url>
+//	            login_url     <url>
+//	            client_id     <id>
+//	            client_secret <secret>
+//	        }
 //	    }
 //	}
+//
+// A block that has no client, in the environment neither, and has further
+// organisations, describes no default one.
 func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if existing != nil {
-		return nil, d.Err("the global option genesys is given twice; there is one organisation")
+		return nil, d.Err("the global option genesys is given twice; further organisations go into the first one, as organization <name> { … }")
 	}
 	app := new(App)
 	if err := app.UnmarshalCaddyfile(d); err != nil {
@@ -52,30 +65,22 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	seen := make(map[string]bool)
 	for d.NextBlock(0) {
 		name := d.Val()
-		if seen[name] {
+		if seen[name] && name != "organization" {
 			return d.Errf("%s is given twice", name)
 		}
 		seen[name] = true
-		var err error
-		switch name {
-		case "region":
-			if err = parseArg(d, &a.Region); err == nil {
-				err = a.checkRegion(d)
+		own, err := a.parseOption(d)
+		if !own {
+			switch name {
+			case "cache":
+				err = a.parseCache(d)
+			case "store":
+				err = a.parseStore(d)
+			case "organization":
+				err = a.parseOrganization(d)
+			default:
+				err = d.Errf("unknown option %q; genesys has region, api_url, login_url, client_id, client_secret, cache, store and organization", name)
 			}
-		case "api_url":
-			err = parseURL(d, &a.APIURL)
-		case "login_url":
-			err = parseURL(d, &a.LoginURL)
-		case "client_id":
-			err = parseArg(d, &a.ClientID)
-		case "client_secret":
-			err = parseArg(d, &a.ClientSecret)
-		case "cache":
-			err = a.parseCache(d)
-		case "store":
-			err = a.parseStore(d)
-		default:
-			err = d.Errf("unknown option %q; genesys has region, api_url, login_url, client_id, client_secret, cache and store", name)
 		}
 		if err != nil {
 			return err
@@ -84,12 +89,103 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// parseOrganization parses a further organisation.
+func (a *App) parseOrganization(d *caddyfile.Dispenser) error {
+	var name string
+	if err := parseOrganization(d, &name); err != nil {
+		return err
+	}
+	if _, ok := a.Organizations[name]; ok {
+		return d.Errf("organization %s is given twice", name)
+	}
+	o := new(Organization)
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		option := d.Val()
+		if seen[option] {
+			return d.Errf("organization %s: %s is given twice", name, option)
+		}
+		seen[option] = true
+		own, err := o.parseOption(d)
+		if err != nil {
+			return err
+		}
+		if !own {
+			return d.Errf("organization %s: unknown option %q; it has region, api_url, login_url, client_id and client_secret", name, option)
+		}
+	}
+	switch {
+	case o.ClientID == "" || o.ClientSecret == "":
+		return d.Errf("organization %s: it needs client_id and client_secret; those in the environment are the default organisation's", name)
+	case o.Region == "" && o.APIURL == "":
+		return d.Errf("organization %s: it needs a region or an api_url", name)
+	}
+	if a.Organizations == nil {
+		a.Organizations = make(map[string]*Organization)
+	}
+	a.Organizations[name] = o
+	return nil
+}
+
+// parseOption parses the option at d if it is one of an organisation's, and
+// tells whether it is.
+func (o *Organization) parseOption(d *caddyfile.Dispenser) (own bool, err error) {
+	switch d.Val() {
+	case "region":
+		if err := parseArg(d, &o.Region); err != nil {
+			return true, err
+		}
+		return true, o.checkRegion(d)
+	case "api_url":
+		return true, parseURL(d, &o.APIURL)
+	case "login_url":
+		return true, parseURL(d, &o.LoginURL)
+	case "client_id":
+		return true, parseArg(d, &o.ClientID)
+	case "client_secret":
+		return true, parseArg(d, &o.ClientSecret)
+	default:
+		return false, nil
+	}
+}
+
+// parseOrganization parses the name of an organisation.
+func parseOrganization(d *caddyfile.Dispenser, name *string) error {
+	if *name != "" {
+		return d.Err("organization is given twice")
+	}
+	if err := parseArg(d, name); err != nil {
+		return err
+	}
+	if *name == "" {
+		return d.Err("organization: its name is empty")
+	}
+	return nil
+}
+
+// knownOrganization finds a misspelt organisation while its line is known.
+func knownOrganization(h httpcaddyfile.Helper, name string) error {
+	if name == "" {
+		return nil // whether there is a default one is up to the environment
+	}
+	var app App
+	if option, ok := h.Option("genesys").(httpcaddyfile.App); ok {
+		if err := json.Unmarshal(option.Value, &app); err != nil {
+			return err
+		}
+	}
+	if _, ok := app.Organizations[name]; !ok {
+		return h.Err(noOrganization(name, slices.Sorted(maps.Keys(app.Organizations))))
+	}
+	return nil
+}
+
 // checkRegion finds a misspelt region while its line is known.
-func (a *App) checkRegion(d *caddyfile.Dispenser) error {
-	if strings.Contains(a.Region, "{") {
+func (o *Organization) checkRegion(d *caddyfile.Dispenser) error {
+	if strings.Contains(o.Region, "{") {
 		return nil
 	}
-	if _, _, err := genesys.Endpoints(a.Region); err != nil {
+	if _, _, err := genesys.Endpoints(o.Region); err != nil {
 		return d.Errf("region: %v", err)
 	}
 	return nil

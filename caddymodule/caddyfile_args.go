@@ -28,6 +28,44 @@ func parseArg(d *caddyfile.Dispenser, target *string) error {
 	return nil
 }
 
+// splitBlock gives each option of the block at d to parse, which tells whether
+// it is one of its own, and returns the directive with all others.
+func splitBlock(d *caddyfile.Dispenser, parse func(*caddyfile.Dispenser) (own bool, err error)) (rest *caddyfile.Dispenser, err error) {
+	d.Next() // consume directive name
+	name := d.Token()
+	others := []caddyfile.Token{name}
+	for d.NextArg() {
+		others = append(others, d.Token())
+	}
+	line := others[len(others)-1]
+	opened := false
+	for d.NextBlock(0) {
+		own, err := parse(d)
+		if err != nil {
+			return nil, err
+		}
+		if own {
+			continue
+		}
+		if !opened {
+			others, opened = append(others, bracket(line, "{")), true
+		}
+		others = append(others, d.NextSegment()...)
+	}
+	if opened {
+		end := bracket(others[len(others)-1], "}")
+		end.Line++ // what is on the same line is an argument
+		others = append(others, end)
+	}
+	return caddyfile.NewDispenser(others), nil
+}
+
+// bracket returns a brace in the place of the token after t.
+func bracket(t caddyfile.Token, brace string) caddyfile.Token {
+	t.Text = brace
+	return t
+}
+
 func parseChoice(d *caddyfile.Dispenser, target *string, choices ...string) error {
 	name := d.Val()
 	if err := parseArg(d, target); err != nil {

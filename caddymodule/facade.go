@@ -67,7 +67,7 @@ func (h *Handler) serveFacade(w http.ResponseWriter, r *http.Request, e InvokeEn
 	body := append(append([]byte(`{"input":`), input...), '}')
 	return h.serveAction(w, r, action{
 		method:      http.MethodPost,
-		url:         h.app.upstreamURL(&u),
+		url:         h.org.upstreamURL(&u),
 		contentType: "application/json",
 		body:        body,
 		honored:     h.honored(genesys.Match{Honored: true}),

@@ -25,9 +25,12 @@ func init() {
 // each runs at most once however often it is sent, and each repeat gets the
 // answer of the first. All other requests go on to the next handler.
 //
-// The organisation, its OAuth client and the store are those of the app
+// The organisations, their OAuth clients and the store are those of the app
 // `genesys`.
 type Handler struct {
+	// The name of the organisation that is called. Default: the default one.
+	Organization string `json:"organization,omitempty"`
+
 	// Which requests are data actions. Default: the execute and test endpoints
 	// of `/api/v2/integrations/actions`, the invoke endpoint of
 	// `/api/v2/dataactions/actions`, and the evaluations of
@@ -97,6 +100,7 @@ type Handler struct {
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	app     *App
+	org     *organization
 	routes  *genesys.Routes
 	keys    []keySource
 	scopes  []string // the parts of Scope
@@ -156,6 +160,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.app = app.(*App)
+	if h.org, err = h.app.organization(h.Organization); err != nil {
+		return err
+	}
 	h.applyDefaults()
 	watchCallers(ctx)
 
@@ -182,8 +189,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.invoker = &genesys.Invoker{
 		Transport: transport,
-		Tokens:    h.app.org.tokens,
-		Pause:     &h.app.org.pause,
+		Tokens:    h.org.tokens,
+		Pause:     &h.org.pause,
 		Policy: genesys.Policy{
 			Attempts:   h.Attempts,
 			Backoff:    time.Duration(h.Backoff),
@@ -192,7 +199,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			MaxBody:    h.MaxResponseBody,
 		},
 		Log:       h.log,
-		Forbidden: h.app.org.missingRole,
+		Forbidden: h.org.missingRole,
 	}
 	return nil
 }
@@ -234,6 +241,10 @@ func (h *Handler) loadTransport(ctx caddy.Context) (http.RoundTripper, error) {
 	if raw == nil {
 		raw = json.RawMessage(`{"protocol": "genesys"}`)
 	}
+	raw, err := ofOrganization(raw, h.Organization)
+	if err != nil {
+		return nil, fmt.Errorf("reading transport: %w", err)
+	}
 	loaded, err := ctx.LoadModule(&Handler{TransportRaw: raw}, "TransportRaw")
 	if err != nil {
 		return nil, fmt.Errorf("loading transport: %w", err)
@@ -241,6 +252,9 @@ func (h *Handler) loadTransport(ctx caddy.Context) (http.RoundTripper, error) {
 	transport, ok := loaded.(*Transport)
 	if !ok {
 		return nil, fmt.Errorf("loading transport: %T adds no token; use the transport genesys", loaded)
+	}
+	if transport.org != h.org {
+		return nil, fmt.Errorf("loading transport: it is one to %v, the handler is for %v", transport.org, h.org)
 	}
 	return transport, nil
 }
@@ -297,7 +311,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	return h.serveAction(w, r, action{
 		method:      r.Method,
-		url:         h.app.upstreamURL(r.URL),
+		url:         h.org.upstreamURL(r.URL),
 		contentType: r.Header.Get("Content-Type"),
 		body:        body,
 		honored:     h.honored(match),
@@ -307,9 +321,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // match tells whether r is a data action.
 func (h *Handler) match(r *http.Request) (genesys.Match, bool) {
 	match, ok := h.routes.Match(r.Method, r.URL.EscapedPath())
-	if !ok && h.app.api.Path != "" {
+	if !ok && h.org.api.Path != "" {
 		// With an API below a prefix, such as /api, it takes both to make an action.
-		return h.routes.Match(r.Method, h.app.upstreamURL(r.URL).EscapedPath())
+		return h.routes.Match(r.Method, h.org.upstreamURL(r.URL).EscapedPath())
 	}
 	return match, ok
 }

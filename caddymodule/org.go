@@ -18,10 +18,10 @@ var orgs = caddy.NewUsagePool()
 // org is the state of an organisation that outlives a configuration: its token
 // and its pause.
 type org struct {
-	id     string // tells its records from another organisation's
+	id     string // tells its records from another organisation's: API and client
 	tokens *genesys.Tokens
 	pause  genesys.Pause
-	secret atomic.Pointer[secretSource]
+	access atomic.Pointer[access]
 
 	forbidden rate.Sometimes
 }
@@ -34,12 +34,12 @@ func loadOrg(key, id, tokenURL, clientID string) (*org, error) {
 			TokenURL: tokenURL,
 			ClientID: func() (string, error) { return clientID, nil },
 			Secret: func() (string, error) {
-				if read := o.secret.Load(); read != nil {
-					return read.read()
+				if a := o.access.Load(); a != nil {
+					return a.secret()
 				}
 				return "", errors.New("no secret is configured")
 			},
-			Log: logToken,
+			Log: func(e genesys.TokenEvent) { logToken(id, e) },
 		})
 		return o, nil
 	})
@@ -49,8 +49,8 @@ func loadOrg(key, id, tokenURL, clientID string) (*org, error) {
 	return loaded.(*org), nil
 }
 
-// secretSource is a configuration's way to the secret.
-type secretSource struct{ read func() (string, error) }
+// access is a configuration's way to a token.
+type access struct{ secret func() (string, error) }
 
 // missingRole logs what permission an administrator has to grant. A missing
 // one fails every call, but is worth one line.
@@ -58,6 +58,7 @@ func (o *org) missingRole(body genesys.ErrorBody) {
 	o.forbidden.Do(func() {
 		caddy.Log().Named("genesys").Error(
 			"the OAuth client lacks a permission; give it a role that has it, which takes effect without a restart",
+			zap.String("organization", o.id),
 			zap.String("code", body.Code),
 			zap.String("message", body.Message))
 	})
@@ -69,8 +70,8 @@ func (o *org) Destruct() error {
 	return nil
 }
 
-func logToken(e genesys.TokenEvent) {
-	log := caddy.Log().Named("genesys.token")
+func logToken(organisation string, e genesys.TokenEvent) {
+	log := caddy.Log().Named("genesys.token").With(zap.String("organization", organisation))
 	switch e.Kind {
 	case genesys.TokenFailed:
 		log.Error("fetching token", zap.Error(e.Err), zap.Duration("took", e.Took))

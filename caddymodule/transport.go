@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -35,7 +36,10 @@ func init() {
 type Transport struct {
 	*reverseproxy.HTTPTransport
 
-	app *App
+	// The name of the organisation whose token it is. Default: the default one.
+	Organization string `json:"organization,omitempty"`
+
+	org *organization
 }
 
 // maxIdleConns is how many idle connections to the upstream are kept, where
@@ -55,10 +59,16 @@ func (Transport) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// MarshalJSON encodes the options of the HTTP transport.
-func (t *Transport) MarshalJSON() ([]byte, error) { return json.Marshal(t.HTTPTransport) }
+// MarshalJSON encodes the options of the HTTP transport, and the organisation.
+func (t *Transport) MarshalJSON() ([]byte, error) {
+	b, err := json.Marshal(t.HTTPTransport)
+	if err != nil {
+		return nil, err
+	}
+	return ofOrganization(b, t.Organization)
+}
 
-// UnmarshalJSON decodes the options of the HTTP transport.
+// UnmarshalJSON decodes what MarshalJSON encodes.
 func (t *Transport) UnmarshalJSON(b []byte) error {
 	if t.HTTPTransport == nil {
 		t.HTTPTransport = new(reverseproxy.HTTPTransport)
@@ -67,6 +77,12 @@ func (t *Transport) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &fields); err != nil {
 		return err
 	}
+	if name, ok := fields["organization"]; ok {
+		if err := json.Unmarshal(name, &t.Organization); err != nil {
+			return fmt.Errorf("reading organization: %w", err)
+		}
+	}
+	delete(fields, "organization")
 	delete(fields, "protocol") // the module's own name
 	b, err := json.Marshal(fields)
 	if err != nil {
@@ -77,13 +93,32 @@ func (t *Transport) UnmarshalJSON(b []byte) error {
 	return dec.Decode(t.HTTPTransport)
 }
 
+// ofOrganization returns the object raw with the organisation name, unless it
+// names one itself.
+func ofOrganization(raw json.RawMessage, name string) (json.RawMessage, error) {
+	if name == "" {
+		return raw, nil
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return nil, err
+	}
+	if _, ok := fields["organization"]; ok {
+		return raw, nil
+	}
+	fields["organization"] = caddyconfig.JSON(name, nil)
+	return json.Marshal(fields)
+}
+
 // Provision sets up the transport.
 func (t *Transport) Provision(ctx caddy.Context) error {
 	app, err := ctx.App("genesys")
 	if err != nil {
 		return err
 	}
-	t.app = app.(*App)
+	if t.org, err = app.(*App).organization(t.Organization); err != nil {
+		return err
+	}
 	if slices.Contains(t.Versions, "3") {
 		// Caddy closes it with the configuration, which calls outlive.
 		return errors.New("versions: HTTP/3 would cut calls off at a reload; use 1.1 and 2")
@@ -100,18 +135,28 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 // UnmarshalCaddyfile sets up the transport from Caddyfile tokens. Syntax:
 //
 //	transport genesys {
+//	    organization <name>
 //	    # any option of transport http
 //	}
 func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if t.HTTPTransport == nil {
 		t.HTTPTransport = new(reverseproxy.HTTPTransport)
 	}
-	return t.HTTPTransport.UnmarshalCaddyfile(d)
+	rest, err := splitBlock(d, func(d *caddyfile.Dispenser) (own bool, err error) {
+		if d.Val() != "organization" {
+			return false, nil
+		}
+		return true, parseOrganization(d, &t.Organization)
+	})
+	if err != nil {
+		return err
+	}
+	return t.HTTPTransport.UnmarshalCaddyfile(rest)
 }
 
 // RequestHeaderOps keeps reverse_proxy from setting Host; RoundTrip does.
 func (t *Transport) RequestHeaderOps() *headers.HeaderOps {
-	if t.app == nil {
+	if t.org == nil {
 		return t.HTTPTransport.RequestHeaderOps()
 	}
 	return nil
@@ -133,7 +178,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *Transport) proxy(req *http.Request) (*http.Response, error) {
 	t.address(req)
 	for again := false; ; again = true {
-		tok, err := t.app.org.tokens.Token(req.Context())
+		tok, err := t.org.tokens.Token(req.Context())
 		if err != nil {
 			return tokenAnswer(req, err)
 		}
@@ -156,14 +201,14 @@ func (t *Transport) proxy(req *http.Request) (*http.Response, error) {
 // address makes req one to the organisation's API, unless the proxy was
 // configured with another upstream.
 func (t *Transport) address(req *http.Request) {
-	api := t.app.api
+	api := t.org.api
 	if req.URL.Host != dialAddress(api) && req.URL.Host != api.Host {
 		if t.TLS != nil {
 			req.Host = req.URL.Host
 		}
 		return
 	}
-	to := t.app.upstreamURL(req.URL)
+	to := t.org.upstreamURL(req.URL)
 	to.User = req.URL.User
 	req.URL = to
 	req.Host = api.Host
@@ -175,7 +220,7 @@ func (t *Transport) learn(resp *http.Response, tok genesys.Token) (rejected bool
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests:
 		if d, ok := genesys.ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now()); ok {
-			t.app.org.pause.Until(time.Now().Add(d))
+			t.org.pause.Until(time.Now().Add(d))
 		}
 	case http.StatusUnauthorized:
 		body, ok, err := peekErrorBody(resp)
@@ -183,7 +228,7 @@ func (t *Transport) learn(resp *http.Response, tok genesys.Token) (rejected bool
 			return false, err
 		}
 		if ok && genesys.PlatformAuthCode(body.Code) {
-			t.app.org.tokens.Invalidate(tok)
+			t.org.tokens.Invalidate(tok)
 			return true, nil
 		}
 	}
@@ -241,6 +286,9 @@ func withReplacer(ctx context.Context) context.Context {
 
 // Upstreams is the organisation's API as the upstream of a reverse_proxy.
 type Upstreams struct {
+	// The name of the organisation. Default: the default one.
+	Organization string `json:"organization,omitempty"`
+
 	upstreams []*reverseproxy.Upstream
 }
 
@@ -258,20 +306,31 @@ func (u *Upstreams) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	u.upstreams = []*reverseproxy.Upstream{{Dial: dialAddress(app.(*App).api)}}
+	org, err := app.(*App).organization(u.Organization)
+	if err != nil {
+		return err
+	}
+	u.upstreams = []*reverseproxy.Upstream{{Dial: dialAddress(org.api)}}
 	return nil
 }
 
 // UnmarshalCaddyfile sets up the upstreams from Caddyfile tokens. Syntax:
 //
-//	dynamic genesys
-func (*Upstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+//	dynamic genesys {
+//	    organization <name>
+//	}
+func (u *Upstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume source name
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	if d.NextBlock(0) {
-		return d.Err("dynamic genesys has no options")
+	for d.NextBlock(0) {
+		if d.Val() != "organization" {
+			return d.Errf("unknown option %q; dynamic genesys has organization", d.Val())
+		}
+		if err := parseOrganization(d, &u.Organization); err != nil {
+			return err
+		}
 	}
 	return nil
 }
