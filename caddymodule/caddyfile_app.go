@@ -28,6 +28,7 @@ func init() {
 //	        login_url     <url>
 //	        client_id     <id>
 //	        client_secret <secret>
+//	        login_transport http { ... }
 //	        cache         <size>|off
 //	        store         disk [<dir>]
 //	        store         memory [{ max_size <size> }]
@@ -38,6 +39,7 @@ func init() {
 //	            login_url     <url>
 //	            client_id     <id>
 //	            client_secret <secret>
+//	            login_transport http { ... }
 //	        }
 //	    }
 //	}
@@ -79,7 +81,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			case "organization":
 				err = a.parseOrganization(d)
 			default:
-				err = d.Errf("unknown option %q; genesys has region, api_url, login_url, client_id, client_secret, cache, store and organization", name)
+				err = d.Errf("unknown option %q; genesys has region, api_url, login_url, client_id, client_secret, login_transport, cache, store and organization", name)
 			}
 		}
 		if err != nil {
@@ -111,7 +113,7 @@ func (a *App) parseOrganization(d *caddyfile.Dispenser) error {
 			return err
 		}
 		if !own {
-			return d.Errf("organization %s: unknown option %q; it has region, api_url, login_url, client_id and client_secret", name, option)
+			return d.Errf("organization %s: unknown option %q; it has region, api_url, login_url, client_id, client_secret and login_transport", name, option)
 		}
 	}
 	switch {
@@ -144,9 +146,23 @@ func (o *Organization) parseOption(d *caddyfile.Dispenser) (own bool, err error)
 		return true, parseArg(d, &o.ClientID)
 	case "client_secret":
 		return true, parseArg(d, &o.ClientSecret)
+	case "login_transport":
+		return true, o.parseLoginTransport(d)
 	default:
 		return false, nil
 	}
+}
+
+func (o *Organization) parseLoginTransport(d *caddyfile.Dispenser) error {
+	if !d.NextArg() || d.Val() != "http" {
+		return d.Err("login_transport: it must be http, as in: login_transport http { resolvers 9.9.9.9 }")
+	}
+	unm, err := caddyfile.UnmarshalModule(d, "http.reverse_proxy.transport.http")
+	if err != nil {
+		return err
+	}
+	o.LoginTransportRaw = caddyconfig.JSONModuleObject(unm, "protocol", "http", nil)
+	return nil
 }
 
 // parseOrganization parses the name of an organisation.

@@ -295,6 +295,12 @@ func (h *Handler) Validate() error {
 
 // ServeHTTP answers data actions, and passes other requests on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if loops(r.Header) {
+		if isLogin(r) {
+			return serveLoginLoop(w)
+		}
+		return h.refuse(w, r, "", errLoop)
+	}
 	if isLogin(r) {
 		return serveLogin(w, r)
 	}

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -39,7 +40,8 @@ func loadOrg(key, id, tokenURL, clientID string) (*org, error) {
 				}
 				return "", errors.New("no secret is configured")
 			},
-			Log: func(e genesys.TokenEvent) { logToken(id, e) },
+			Client: &http.Client{Transport: newLoginTransport(o)},
+			Log:    func(e genesys.TokenEvent) { logToken(id, e) },
 		})
 		return o, nil
 	})
@@ -50,7 +52,10 @@ func loadOrg(key, id, tokenURL, clientID string) (*org, error) {
 }
 
 // access is a configuration's way to a token.
-type access struct{ secret func() (string, error) }
+type access struct {
+	secret    func() (string, error)
+	transport http.RoundTripper // to the login service; nil: a plain one
+}
 
 // missingRole logs what permission an administrator has to grant. A missing
 // one fails every call, but is worth one line.

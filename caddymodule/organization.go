@@ -1,14 +1,18 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
 	"genesys-sidecar/caddymodule/genesys"
@@ -44,6 +48,10 @@ type Organization struct {
 	// The secret of the OAuth client. Default:
 	// `{env.GENESYSCLOUD_OAUTHCLIENT_SECRET}`.
 	ClientSecret string `json:"client_secret,omitempty"`
+
+	// How the login service is reached: the transport `http`. Default: by the
+	// proxy of the environment and the certificate authorities of the system.
+	LoginTransportRaw json.RawMessage `json:"login_transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 }
 
 // environment has the names of the variables that stand in for options that are
@@ -109,7 +117,7 @@ func (a *App) hasDefault() (bool, error) {
 	case len(a.Organizations) == 0:
 		return false, fmt.Errorf("no OAuth client: set the environment variables %s and %s, or client_id and client_secret in the global option genesys",
 			envClientID, envSecret)
-	case a.Organization != Organization{}:
+	case !reflect.ValueOf(a.Organization).IsZero():
 		return false, errors.New("the global option genesys describes an organisation of its own, but the client_id of that is empty; give it one, or move its options into the organizations that it has")
 	}
 	return false, nil
@@ -131,6 +139,11 @@ func (a *App) provisionOrganization(ctx caddy.Context, name string, o *Organizat
 		return err
 	}
 
+	transport, err := o.loginTransport(ctx)
+	if err != nil {
+		return fmt.Errorf("loading login_transport: %w", err)
+	}
+
 	// Regions are shared by many organisations, of which only the client tells
 	// which one it is.
 	id := api.String() + " " + clientID
@@ -149,7 +162,10 @@ func (a *App) provisionOrganization(ctx caddy.Context, name string, o *Organizat
 		name:   name,
 		api:    api,
 		orgKey: key,
-		access: &access{secret: func() (string, error) { return orEnv(o.ClientSecret, env.secret) }},
+		access: &access{
+			secret:    func() (string, error) { return orEnv(o.ClientSecret, env.secret) },
+			transport: transport,
+		},
 	}
 	a.orgs[name] = loaded
 	state.access.CompareAndSwap(nil, loaded.access)
@@ -213,6 +229,25 @@ func (o *Organization) checkSecret(log *zap.Logger, name string, env environment
 			zap.String("organization", name))
 	}
 	return nil
+}
+
+// loginTransport returns the configured way to the login service, nil if none is.
+func (o *Organization) loginTransport(ctx caddy.Context) (http.RoundTripper, error) {
+	if o.LoginTransportRaw == nil {
+		return nil, nil
+	}
+	loaded, err := ctx.LoadModule(&Organization{LoginTransportRaw: o.LoginTransportRaw}, "LoginTransportRaw")
+	if err != nil {
+		return nil, err
+	}
+	transport, ok := loaded.(*reverseproxy.HTTPTransport)
+	if !ok {
+		return nil, fmt.Errorf("%T is not the transport http", loaded)
+	}
+	if slices.Contains(transport.Versions, "3") {
+		return nil, errors.New("versions: HTTP/3 would end with the configuration; use 1.1 and 2")
+	}
+	return transport, nil
 }
 
 // organization returns the organisation of name; "" is the default one.

@@ -33,6 +33,7 @@ const (
 	slugStoreUnavailable    = "store-unavailable"
 	slugOverloaded          = "overloaded"
 	slugCredentialsRejected = "credentials-rejected"
+	slugLoopDetected        = "loop-detected" // genesys.LoopCode
 )
 
 // problemKinds has the status and the title of each.
@@ -55,6 +56,7 @@ var problemKinds = map[string]struct {
 	slugStoreUnavailable:    {http.StatusServiceUnavailable, "The store of answers does not work"},
 	slugOverloaded:          {http.StatusServiceUnavailable, "Too many calls are under way"},
 	slugCredentialsRejected: {http.StatusBadGateway, "The login service rejects the OAuth client"},
+	slugLoopDetected:        {http.StatusLoopDetected, "The request has come back to the sidecar"},
 }
 
 // outcome is what is known about whether a call ran.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -168,22 +169,39 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if tok, ok := genesys.TokenFrom(req.Context()); ok {
 		// A data action: its token was had before its claim, and what becomes
 		// of the answer is judged elsewhere.
-		authorize(req, tok)
-		return t.HTTPTransport.RoundTrip(req)
+		req.Header["Cdn-Loop"] = marked(req.Header)
+		return t.send(req, tok)
 	}
 	return t.proxy(req)
 }
 
+// send sends req with tok.
+func (t *Transport) send(req *http.Request, tok genesys.Token) (*http.Response, error) {
+	req.Header["Authorization"] = []string{"Bearer " + tok.Value}
+	resp, err := t.HTTPTransport.RoundTrip(req)
+	if err != nil {
+		return nil, explainLoop(err)
+	}
+	return resp, nil
+}
+
 // proxy sends a request that is no data action.
 func (t *Transport) proxy(req *http.Request) (*http.Response, error) {
+	if loops(req.Header) {
+		return ownAnswer(req, errLoop)
+	}
 	t.address(req)
+	// reverse_proxy may send the same request once more, which must not look as
+	// if it had come back.
+	req = req.WithContext(req.Context())
+	req.Header = maps.Clone(req.Header)
+	req.Header["Cdn-Loop"] = marked(req.Header)
 	for again := false; ; again = true {
 		tok, err := t.org.tokens.Token(req.Context())
 		if err != nil {
-			return tokenAnswer(req, err)
+			return ownAnswer(req, err)
 		}
-		authorize(req, tok)
-		resp, err := t.HTTPTransport.RoundTrip(req)
+		resp, err := t.send(req, tok)
 		if err != nil {
 			return nil, err
 		}
@@ -253,8 +271,8 @@ func peekErrorBody(resp *http.Response) (genesys.ErrorBody, bool, error) {
 	return body, ok, nil
 }
 
-// tokenAnswer answers req in the upstream's place where there is no token.
-func tokenAnswer(req *http.Request, err error) (*http.Response, error) {
+// ownAnswer answers req in the upstream's place where it cannot be sent.
+func ownAnswer(req *http.Request, err error) (*http.Response, error) {
 	if req.Context().Err() != nil {
 		return nil, err
 	}
@@ -269,10 +287,6 @@ func tokenAnswer(req *http.Request, err error) (*http.Response, error) {
 		ContentLength: int64(len(answer.Body)),
 		Request:       req,
 	}, nil
-}
-
-func authorize(req *http.Request, tok genesys.Token) {
-	req.Header["Authorization"] = []string{"Bearer " + tok.Value}
 }
 
 // noPlaceholders replaces those that stand in a transport's options, for calls,

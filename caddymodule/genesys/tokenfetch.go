@@ -276,17 +276,24 @@ func tokenClient(base *http.Client) *http.Client {
 	if base != nil {
 		*c = *base
 	} else {
-		c.Transport = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-			ForceAttemptHTTP2:      true,
-			TLSHandshakeTimeout:    5 * time.Second,
-			MaxResponseHeaderBytes: 64 << 10,
-			// Tokens are hours apart: a kept connection would be dead by then.
-			DisableKeepAlives: true,
-		}
+		c.Transport = NewTokenTransport()
 	}
 	c.Jar = nil
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return c
+}
+
+// NewTokenTransport returns the transport that tokens are fetched by where a
+// TokenConfig has no Client: with the environment's proxy and the system's
+// certificate authorities.
+func NewTokenTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		ForceAttemptHTTP2:      true,
+		TLSHandshakeTimeout:    5 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		// Tokens are hours apart: a kept connection would be dead by then.
+		DisableKeepAlives: true,
+	}
 }

@@ -53,6 +53,10 @@ type verdict struct {
 	conflict bool
 }
 
+// LoopCode is the code of an ErrorBody by which a sidecar refuses, with a 508, a
+// request that has come back to it.
+const LoopCode = "loop.detected"
+
 // judge decides by the table of what is sent again. honored says that the
 // upstream is known to honor the key that was sent.
 func judge(a attempt, honored bool, now time.Time) verdict {
@@ -83,6 +87,9 @@ func judge(a attempt, honored bool, now time.Time) verdict {
 
 	case s == http.StatusServiceUnavailable && hasAfter:
 		return verdict{fate: NotRun, again: true, after: after, hasAfter: true}
+
+	case s == http.StatusLoopDetected && a.isPlatform && a.errorBody.Code == LoopCode:
+		return verdict{fate: NotRun} // nor would it the next time
 
 	case honored && (s >= 500 || s == http.StatusRequestTimeout):
 		return verdict{fate: Unknown, again: true, after: after, hasAfter: hasAfter}
