@@ -16,6 +16,7 @@ import (
 
 // action is a data action as it is to be sent.
 type action struct {
+	id          string // for operators; see genesys.Match
 	method      string
 	url         *url.URL // the upstream's
 	contentType string
@@ -37,11 +38,12 @@ func (a *action) request() idempotency.Request {
 
 // serveAction runs a data action, or tells the answer that it already has.
 func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) error {
+	began := time.Now()
 	who := identity{key: a.key}
 	if a.key == "" {
 		var err error
 		if who, err = h.identify(r.Header, a.body); err != nil {
-			return h.refuse(w, r, "", err)
+			return h.reject(w, r, &a, began, idempotency.ID{}, "", err)
 		}
 	}
 	owner := owner{h.org.id, h.scope(r)}
@@ -49,9 +51,12 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) 
 
 	var out *idempotency.Outcome
 	var err error
+	var id idempotency.ID
 	if who.key != "" {
-		out, err = h.app.backend.gate.Replay(owner.id(who.key), request)
+		id = owner.id(who.key)
+		out, err = h.app.backend.gate.Replay(id, request)
 	}
+	cached := out != nil
 	if out == nil && err == nil {
 		call := h.newCall(r, a, who, owner, request.Fingerprint())
 		out, err = h.app.backend.gate.Do(r.Context(), call)
@@ -60,9 +65,16 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) 
 		if !errors.Is(err, context.Canceled) {
 			h.logRefusal(err)
 		}
-		return h.refuse(w, r, who.key, err)
+		return h.reject(w, r, &a, began, id, who.key, err)
 	}
+	defer h.accountOf(&a, out, cached, began)
 	return h.tell(w, r, out)
+}
+
+// reject tells the caller why its request for a went no further.
+func (h *Handler) reject(w http.ResponseWriter, r *http.Request, a *action, began time.Time, id idempotency.ID, key string, err error) error {
+	h.accountError(a, err, r.Context().Err() != nil, id, began)
+	return h.refuse(w, r, key, err)
 }
 
 // owner is whose a key is: the same key of another owner is another key.
@@ -70,6 +82,21 @@ type owner struct{ organisation, scope string }
 
 func (o owner) id(key string) idempotency.ID {
 	return idempotency.NewID(o.organisation, o.scope, key)
+}
+
+// label returns what operators know a call of a by.
+func (o owner) label(a *action) idempotency.Label {
+	label := idempotency.Label{
+		Organisation: idempotency.NewOrganisationID(o.organisation),
+		Action:       a.method + " " + a.url.EscapedPath(),
+	}
+	if len(label.Action) > idempotency.MaxText {
+		label.Action = label.Action[:idempotency.MaxText]
+	}
+	if o.scope != "" {
+		label.Scope = idempotency.NewScopeID(o.organisation, o.scope)
+	}
+	return label
 }
 
 func (o owner) upstreamKey(key string) string { return idempotency.UpstreamKey(o.scope, key) }
@@ -81,6 +108,7 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp i
 		Key:         who.key,
 		Fingerprint: fp,
 		Honored:     a.honored,
+		Label:       o.label(&a),
 		Retention:   time.Duration(h.Retention),
 		Wait:        time.Duration(*h.Wait),
 		Deadline:    time.Duration(h.Deadline),
@@ -112,6 +140,9 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp i
 	}
 	call.Send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
 		return h.send(ctx, claim, a, header)
+	}
+	call.Ended = func(end *idempotency.Record, fate idempotency.Fate, callers int64) {
+		h.callEnded(&a, end, fate, callers)
 	}
 	return call
 }

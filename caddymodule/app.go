@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"go.uber.org/zap"
 )
 
 func init() {
@@ -40,6 +42,14 @@ type App struct {
 	settings, formerSettings *settings
 
 	backendKey string // set once loaded from its pool
+
+	handlers []*Handler
+	ctx      caddy.Context // of its events
+	events   *caddyevents.App
+	log      *zap.Logger
+	calls    *zap.Logger // a line for each call that has ended
+	former   *App        // what Start replaced as the app in force
+	rested   bool        // it was stopped
 }
 
 const (
@@ -66,13 +76,21 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the app.
 func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx = ctx
+	a.log = ctx.Logger()
+	a.calls = a.log.Named("calls")
+	events, err := ctx.App("events")
+	if err != nil {
+		return fmt.Errorf("loading events: %w", err)
+	}
+	a.events = events.(*caddyevents.App)
 	if err := a.provisionOrganizations(ctx); err != nil {
 		return err
 	}
 	if err := a.provisionStore(ctx); err != nil {
 		return err
 	}
-	return a.registerMetrics(ctx)
+	return registerMetrics(ctx)
 }
 
 func (a *App) provisionStore(ctx caddy.Context) error {
@@ -112,17 +130,21 @@ func (a *App) Validate() error {
 // Start applies what this configuration changes about state that the one
 // before still uses. Provisioned is not yet accepted.
 func (a *App) Start() (err error) {
+	if a.formerSettings, err = a.backend.apply(a.settings); err != nil {
+		return err // which nobody stops
+	}
 	for _, o := range a.orgs {
 		o.start()
 	}
-	a.formerSettings, err = a.backend.apply(a.settings)
-	return err
+	a.run()
+	return nil
 }
 
 // Stop puts back what Start replaced if no later configuration has replaced it
 // again: then this one has failed, or the process exits. Requests may still be
 // under way.
 func (a *App) Stop() error {
+	a.rest()
 	for _, o := range a.orgs {
 		o.stop()
 	}

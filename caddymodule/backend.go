@@ -4,13 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
-	"go.uber.org/zap/exp/zapslog"
-	"go.uber.org/zap/zapcore"
 
 	"genesys-sidecar/caddymodule/idempotency"
 )
@@ -24,8 +23,10 @@ var backends = caddy.NewUsagePool()
 // outlive the configuration they came in by.
 type backend struct {
 	identity string
-	store    idempotency.Store
+	store    idempotency.Store // as it was opened
 	gate     *idempotency.Gate
+	health   *health
+	tallies  tallies
 
 	mu       sync.Mutex
 	settings *settings // guarded by mu; nil before init
@@ -62,10 +63,14 @@ func loadBackend(identity string, storage Storage) (*backend, error) {
 		if err != nil {
 			return nil, err
 		}
+		h := &health{failed: func(err error) {
+			emit(eventStoreUnavailable, map[string]any{"store": kindOf(identity), "error": err.Error()})
+		}}
 		return &backend{
 			identity: identity,
 			store:    store,
-			gate:     idempotency.NewGate(store, idempotency.Limits{}, slog.New(liveLog{})),
+			gate:     idempotency.NewGate(observed(store, h), idempotency.Limits{}, slog.New(liveLog{})),
+			health:   h,
 		}, nil
 	})
 	if err != nil {
@@ -117,6 +122,13 @@ func (b *backend) applyLocked(s *settings) error {
 	return nil
 }
 
+// kindOf returns the kind of store that identity is of: disk, memory, redis, or
+// that of another module.
+func kindOf(identity string) string {
+	kind, _, _ := strings.Cut(identity, ":")
+	return kind
+}
+
 // Destruct closes the backend once its last call has ended. That is waited for
 // if the process exits, and not if a reload goes on without this store.
 func (b *backend) Destruct() error {
@@ -134,7 +146,7 @@ func (b *backend) Destruct() error {
 	}
 	go func() {
 		if err := end(context.Background()); err != nil {
-			caddy.Log().Named("genesys").Error("closing store", zap.Error(err))
+			logger().Error("closing store", zap.Error(err))
 		}
 	}()
 	return nil
@@ -153,45 +165,5 @@ func awaitClosing(identity string) error {
 	}
 }
 
-// liveLog passes records on to Caddy's current default logger. What outlives a
-// configuration cannot hold on to that configuration's loggers.
-type liveLog struct{ attrs []slog.Attr }
-
-func (liveLog) handler() slog.Handler {
-	return zapslog.NewHandler(caddy.Log().Named("genesys").Core(),
-		zapslog.WithName("genesys"), zapslog.AddStacktraceAt(slog.Level(127)))
-}
-
-// Enabled is asked with every call, and does not make a handler to know.
-func (liveLog) Enabled(_ context.Context, level slog.Level) bool {
-	return caddy.Log().Core().Enabled(zapLevel(level))
-}
-
-func zapLevel(level slog.Level) zapcore.Level {
-	switch {
-	case level >= slog.LevelError:
-		return zapcore.ErrorLevel
-	case level >= slog.LevelWarn:
-		return zapcore.WarnLevel
-	case level >= slog.LevelInfo:
-		return zapcore.InfoLevel
-	default:
-		return zapcore.DebugLevel
-	}
-}
-
-func (l liveLog) Handle(ctx context.Context, r slog.Record) error {
-	return l.handler().WithAttrs(l.attrs).Handle(ctx, r)
-}
-
-func (l liveLog) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return liveLog{append(l.attrs[:len(l.attrs):len(l.attrs)], attrs...)}
-}
-
-func (l liveLog) WithGroup(string) slog.Handler { return l }
-
-// Interface guards
-var (
-	_ caddy.Destructor = (*backend)(nil)
-	_ slog.Handler     = liveLog{}
-)
+// Interface guard
+var _ caddy.Destructor = (*backend)(nil)

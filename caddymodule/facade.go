@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -45,34 +46,37 @@ type facadeBody struct {
 // serveFacade turns a request to an invoke endpoint into the call of its
 // action, and answers that.
 func (h *Handler) serveFacade(w http.ResponseWriter, r *http.Request, e InvokeEndpoint) error {
-	raw, err := h.readBody(r)
-	if err != nil {
-		return h.refuse(w, r, "", err)
-	}
-	key, input, err := readFacadeBody(raw)
-	if err != nil {
-		return h.refuse(w, r, "", err)
-	}
-	if inHeader, err := headerKey(r.Header, "Idempotency-Key"); err != nil {
-		return h.refuse(w, r, "", err)
-	} else if key != "" && inHeader != "" && key != inHeader {
-		return h.refuse(w, r, "", &problemError{slug: slugKeyInvalid,
-			detail: "The header Idempotency-Key and the body's idempotency_key differ; send one of them, or the same key in both."})
-	}
-
+	began := time.Now()
 	u := *r.URL
 	u.RawPath = genesys.InvokePath(e.Action)
 	u.Path = "/api/v2/dataactions/actions/" + e.Action + "/invoke"
 	u.RawQuery = ""
-	body := append(append([]byte(`{"input":`), input...), '}')
-	return h.serveAction(w, r, action{
+	a := action{
+		id:          e.Action,
 		method:      http.MethodPost,
 		url:         h.org.upstreamURL(&u),
 		contentType: "application/json",
-		body:        body,
 		honored:     h.honored(genesys.Match{Honored: true}),
-		key:         key,
-	})
+	}
+	reject := func(err error) error { return h.reject(w, r, &a, began, idempotency.ID{}, "", err) }
+
+	raw, err := h.readBody(r)
+	if err != nil {
+		return reject(err)
+	}
+	key, input, err := readFacadeBody(raw)
+	if err != nil {
+		return reject(err)
+	}
+	if inHeader, err := headerKey(r.Header, "Idempotency-Key"); err != nil {
+		return reject(err)
+	} else if key != "" && inHeader != "" && key != inHeader {
+		return reject(&problemError{slug: slugKeyInvalid,
+			detail: "The header Idempotency-Key and the body's idempotency_key differ; send one of them, or the same key in both."})
+	}
+	a.key = key
+	a.body = append(append([]byte(`{"input":`), input...), '}')
+	return h.serveAction(w, r, a)
 }
 
 func readFacadeBody(raw []byte) (key string, input []byte, err error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"genesys-sidecar/caddymodule/genesys"
+	"genesys-sidecar/caddymodule/idempotency"
 )
 
 func init() {
@@ -164,6 +165,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.applyDefaults()
+	h.app.handlers = append(h.app.handlers, h)
 	watchCallers(ctx)
 
 	patterns := make([]genesys.Pattern, len(h.Actions))
@@ -311,17 +313,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !ok {
 		return next.ServeHTTP(w, r)
 	}
-	body, err := h.readBody(r)
-	if err != nil {
-		return h.refuse(w, r, "", err)
-	}
-	return h.serveAction(w, r, action{
+	a := action{
+		id:          match.Action,
 		method:      r.Method,
 		url:         h.org.upstreamURL(r.URL),
 		contentType: r.Header.Get("Content-Type"),
-		body:        body,
 		honored:     h.honored(match),
-	})
+	}
+	var err error
+	if a.body, err = h.readBody(r); err != nil {
+		return h.reject(w, r, &a, time.Now(), idempotency.ID{}, "", err)
+	}
+	return h.serveAction(w, r, a)
 }
 
 // match tells whether r is a data action.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"genesys-sidecar/caddymodule/genesys"
+	"genesys-sidecar/caddymodule/idempotency"
 )
 
 // orgs holds the state of organisations by API, login service and client.
@@ -20,9 +21,13 @@ var orgs = caddy.NewUsagePool()
 // and its pause.
 type org struct {
 	id     string // tells its records from another organisation's: API and client
+	digest idempotency.OrganisationID
 	tokens *genesys.Tokens
 	pause  genesys.Pause
 	access atomic.Pointer[access]
+
+	failures     atomic.Uint64             // fetches of a token
+	failingSince atomic.Pointer[time.Time] // nil: the last one did not fail
 
 	forbidden rate.Sometimes
 }
@@ -30,7 +35,7 @@ type org struct {
 // loadOrg returns the organisation of key.
 func loadOrg(key, id, tokenURL, clientID string) (*org, error) {
 	loaded, _, err := orgs.LoadOrNew(key, func() (caddy.Destructor, error) {
-		o := &org{id: id, forbidden: rate.Sometimes{Interval: 10 * time.Minute}}
+		o := &org{id: id, digest: idempotency.NewOrganisationID(id), forbidden: rate.Sometimes{Interval: 10 * time.Minute}}
 		o.tokens = genesys.NewTokens(genesys.TokenConfig{
 			TokenURL: tokenURL,
 			ClientID: func() (string, error) { return clientID, nil },
@@ -41,7 +46,7 @@ func loadOrg(key, id, tokenURL, clientID string) (*org, error) {
 				return "", errors.New("no secret is configured")
 			},
 			Client: &http.Client{Transport: newLoginTransport(o)},
-			Log:    func(e genesys.TokenEvent) { logToken(id, e) },
+			Log:    o.tokenEvent,
 		})
 		return o, nil
 	})
@@ -61,12 +66,19 @@ type access struct {
 // one fails every call, but is worth one line.
 func (o *org) missingRole(body genesys.ErrorBody) {
 	o.forbidden.Do(func() {
-		caddy.Log().Named("genesys").Error(
+		logger().Error(
 			"the OAuth client lacks a permission; give it a role that has it, which takes effect without a restart",
 			zap.String("organization", o.id),
 			zap.String("code", body.Code),
 			zap.String("message", body.Message))
 	})
+}
+
+// isRejected tells whether err says that the login service refuses the client,
+// which waiting will not mend.
+func isRejected(err error) bool {
+	var failed *genesys.TokenError
+	return errors.As(err, &failed) && failed.Rejected
 }
 
 // Destruct ends the background refresh.
@@ -75,14 +87,25 @@ func (o *org) Destruct() error {
 	return nil
 }
 
-func logToken(organisation string, e genesys.TokenEvent) {
-	log := caddy.Log().Named("genesys.token").With(zap.String("organization", organisation))
+// tokenEvent takes down what became of the token.
+func (o *org) tokenEvent(e genesys.TokenEvent) {
+	log := logger().Named("token").With(zap.String("organization", o.id))
 	switch e.Kind {
 	case genesys.TokenFailed:
 		log.Error("fetching token", zap.Error(e.Err), zap.Duration("took", e.Took))
+		o.failures.Add(1)
+		now := time.Now()
+		if o.failingSince.CompareAndSwap(nil, &now) {
+			emit(eventTokenFailing, map[string]any{
+				"organization": organizationName(o.digest),
+				"rejected":     isRejected(e.Err),
+				"error":        e.Err.Error(),
+			})
+		}
 	case genesys.TokenIssued:
 		log.Info("token issued", zap.Time("expires", e.Expires), zap.Bool("background", e.Background),
 			zap.Duration("took", e.Took))
+		o.failingSince.Store(nil)
 	case genesys.TokenInvalidated:
 		log.Info("the API rejected the token; it is replaced")
 	}

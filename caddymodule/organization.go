@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"genesys-sidecar/caddymodule/genesys"
+	"genesys-sidecar/caddymodule/idempotency"
 )
 
 // Organization tells where an organisation's API is, and who may call it.
@@ -73,8 +74,9 @@ var defaultEnvironment = environment{
 // that is in org.
 type organization struct {
 	*org
-	name string // "" for the default one
-	api  *url.URL
+	name     string // "" for the default one
+	api      *url.URL
+	clientID string
 
 	orgKey string // in orgs
 	access *access
@@ -158,10 +160,11 @@ func (a *App) provisionOrganization(ctx caddy.Context, name string, o *Organizat
 		return err
 	}
 	loaded := &organization{
-		org:    state,
-		name:   name,
-		api:    api,
-		orgKey: key,
+		org:      state,
+		name:     name,
+		api:      api,
+		clientID: clientID,
+		orgKey:   key,
 		access: &access{
 			secret:    func() (string, error) { return orEnv(o.ClientSecret, env.secret) },
 			transport: transport,
@@ -279,6 +282,28 @@ func (o *organization) start() { o.former = o.org.access.Swap(o.access) }
 func (o *organization) stop() {
 	o.org.access.CompareAndSwap(o.access, o.former)
 	o.former = nil // else each configuration would keep the one before it in memory
+}
+
+// label returns the organisation's name as metrics have it.
+func (o *organization) label() string {
+	if o.name == "" {
+		return "default"
+	}
+	return o.name
+}
+
+// organizationName returns the name by which the configuration in force knows
+// the organisation with this digest; "" is that of the default one, and "?" that
+// of one it does not have any more.
+func organizationName(digest idempotency.OrganisationID) string {
+	if a := running.Load(); a != nil {
+		for name, o := range a.orgs {
+			if o.digest == digest {
+				return name
+			}
+		}
+	}
+	return "?"
 }
 
 func (o *organization) String() string {

@@ -28,7 +28,8 @@ func (h *Handler) send(ctx context.Context, claim *idempotency.Claim, a action, 
 		Conflict: h.onConflict(claim, a),
 	})
 
-	result := idempotency.Result{Fate: fateOf(reply.Fate)}
+	result := idempotency.Result{Fate: fateOf(reply.Fate), Attempts: journalOf(reply.Journal)}
+	accountAttempts(reply.Journal)
 	if reply.Cause == genesys.Answered {
 		result.Answer = &idempotency.Answer{Status: reply.Status, Header: keptHeader(reply.Header), Body: reply.Body}
 		if reply.Rest != nil {
@@ -39,6 +40,48 @@ func (h *Handler) send(ctx context.Context, claim *idempotency.Claim, a action, 
 	}
 	h.logReply(claim, reply)
 	return result
+}
+
+// journalOf returns attempts as records keep them.
+func journalOf(attempts []genesys.Attempt) []idempotency.Attempt {
+	kept := make([]idempotency.Attempt, len(attempts))
+	for i, a := range attempts {
+		kept[i] = idempotency.Attempt{
+			Started:       a.Started.Round(0), // by the wall clock: it is read by people
+			Waited:        a.Waited,
+			Took:          a.Took,
+			Written:       a.Written,
+			Status:        a.Status,
+			CorrelationID: a.CorrelationID,
+			Verdict:       string(a.Verdict),
+		}
+		if a.Err != nil {
+			kept[i].Error = a.Err.Error()
+		}
+	}
+	return kept
+}
+
+// callEnded takes down that a call of a that was sent has ended as end.
+func (h *Handler) callEnded(a *action, end *idempotency.Record, fate idempotency.Fate, callers int64) {
+	if fate == idempotency.Unsure {
+		emitUnknown(end)
+	}
+	if callers > 0 {
+		return // each of them has its own line
+	}
+	l := line{ending: endExecuted, orphaned: true, id: end.ID, journal: end.Journal, action: a.id,
+		organization: h.Organization, took: end.Finished.Sub(end.Started)}
+	switch fate {
+	case idempotency.Unsure:
+		l.ending = endUnknown
+	case idempotency.Freed:
+		l.ending = endRefused
+	}
+	if end.Answer != nil {
+		l.status = end.Answer.Status
+	}
+	h.logCall(l)
 }
 
 // bodyFor returns the body to send under key.

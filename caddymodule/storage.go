@@ -102,6 +102,9 @@ func (s *DiskStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // Identity implements Storage.
 func (s *DiskStorage) Identity() string { return "disk:" + s.dir }
 
+// where tells operators where the store is.
+func (s *DiskStorage) where() string { return s.dir }
+
 // Open implements Storage.
 func (s *DiskStorage) Open(log *slog.Logger) (idempotency.Store, error) {
 	makeRoomForSyncs()

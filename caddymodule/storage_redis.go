@@ -293,6 +293,9 @@ func (s *RedisStorage) unmarshalTLS(d *caddyfile.Dispenser, tokens []caddyfile.T
 // Identity implements Storage.
 func (s *RedisStorage) Identity() string { return s.identity }
 
+// where tells operators where the store is.
+func (s *RedisStorage) where() string { return strings.Join(s.options.Endpoint.Addresses(), " ") }
+
 // Open implements Storage.
 func (s *RedisStorage) Open(log *slog.Logger) (idempotency.Store, error) {
 	o := s.options

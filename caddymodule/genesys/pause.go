@@ -22,6 +22,7 @@ const maxPause = 24 * time.Hour
 type Pause struct {
 	mu      sync.Mutex
 	until   time.Time
+	count   uint64        // how often a pause began
 	changed chan struct{} // closed when until moves; nil while nobody waits
 }
 
@@ -48,11 +49,21 @@ func (p *Pause) Until(t time.Time) {
 	if !t.After(p.until) {
 		return
 	}
+	if now := time.Now(); !p.until.After(now) && t.After(now) {
+		p.count++
+	}
 	p.until = t
 	if p.changed != nil {
 		close(p.changed)
 		p.changed = nil
 	}
+}
+
+// Count returns how often calls were paused; one that is extended counts once.
+func (p *Pause) Count() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.count
 }
 
 // Remaining returns how long the pause lasts from now, and whether there is one.

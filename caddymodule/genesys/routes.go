@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -40,7 +41,25 @@ type Pattern struct {
 }
 
 // Routes tell data actions from all other requests. They are immutable.
-type Routes struct{ routes []route }
+type Routes struct {
+	patterns []Pattern
+	routes   []route
+}
+
+// Patterns returns what rs was made of. It must not be changed.
+func (rs *Routes) Patterns() []Pattern { return rs.patterns }
+
+// String returns the pattern as it is configured.
+func (p Pattern) String() string {
+	if p.Method == "" {
+		return http.MethodPost + " " + p.Path
+	}
+	return p.Method + " " + p.Path
+}
+
+// Honored tells whether the pattern is that of a path that is documented to honor
+// an Idempotency-Key.
+func (p Pattern) Honored() bool { return slices.Contains(honoredPatterns, p.Path) }
 
 // Match is what Routes know of a data action.
 type Match struct {
@@ -68,7 +87,7 @@ func NewRoutes(patterns []Pattern) (*Routes, error) {
 			patterns = append(patterns, Pattern{Path: p})
 		}
 	}
-	rs := &Routes{}
+	rs := &Routes{patterns: patterns}
 	for _, p := range patterns {
 		r, err := newRoute(p)
 		if err != nil {

@@ -42,27 +42,36 @@ func (g *Gate) Waiters() int {
 	return g.waiters
 }
 
-// Standing tells what the record of a call means now: Started only if the call
-// is under way; Unknown or Open if it was left behind.
-func (g *Gate) Standing(ctx context.Context, rec *Record) (State, error) {
-	g.mu.Lock()
-	_, flying := g.flights[rec.ID]
-	g.mu.Unlock()
-	if rec.State == Started && flying && rec.Owner.Process() == g.process {
-		return Started, nil
+// Standings tells what records of calls mean now: Started only if the call is
+// under way; Unknown or Open if it was left behind.
+func (g *Gate) Standings(ctx context.Context, recs []*Record) ([]State, error) {
+	standings := make([]State, len(recs))
+	lives := lives{gate: g}
+	for i, rec := range recs {
+		g.mu.Lock()
+		_, flying := g.flights[rec.ID]
+		g.mu.Unlock()
+		standings[i] = Started
+		if rec.State == Started && flying && rec.Owner.Process() == g.process {
+			continue
+		}
+		var err error
+		if standings[i], err = g.leftAs(ctx, rec, &lives); err != nil {
+			return nil, err
+		}
 	}
-	return g.leftAs(ctx, rec)
+	return standings, nil
 }
 
-// leftAs is Standing, for a call that is not under way here.
-func (g *Gate) leftAs(ctx context.Context, rec *Record) (State, error) {
+// leftAs tells what the record of a call means that is not under way here.
+func (g *Gate) leftAs(ctx context.Context, rec *Record, lives *lives) (State, error) {
 	age := g.clock.Elapsed(rec.Started)
 	switch rec.State {
 	case Started:
 		if g.shared != nil && rec.Owner.Process() != g.process && age < longestCall {
-			life, err := g.shared.Life(ctx, rec.Owner.Process())
+			life, err := lives.of(ctx, rec.Owner.Process())
 			if err != nil {
-				return 0, storeError(err)
+				return 0, err
 			}
 			if life.Alive {
 				return Started, nil
@@ -101,7 +110,7 @@ func (g *Gate) Resolve(ctx context.Context, id ID, r Resolution) (*Record, error
 		return nil, err
 	}
 	defer g.cede(f)
-	switch standing, err := g.leftAs(ctx, rec); {
+	switch standing, err := g.leftAs(ctx, rec, &lives{gate: g}); {
 	case err != nil:
 		return nil, err
 	case standing == Started:
@@ -229,7 +238,7 @@ func (g *Gate) change(ctx context.Context, id ID, do func(*Record) error) error 
 		return err
 	}
 	defer g.cede(f)
-	switch standing, err := g.leftAs(ctx, rec); {
+	switch standing, err := g.leftAs(ctx, rec, &lives{gate: g}); {
 	case err != nil:
 		return err
 	case standing == Started:

@@ -292,11 +292,11 @@ func TestAnErasedOpenCallIsStillSentUnderItsKey(t *testing.T) {
 	})
 }
 
-func TestStandingTellsWhatWasLeftBehindFromWhatRuns(t *testing.T) {
+func TestStandingsTellWhatWasLeftBehindFromWhatRuns(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		standing := func(key string, want idempotency.State) {
 			t.Helper()
-			if got, err := w.gate.Standing(t.Context(), w.record(key)); got != want || err != nil {
+			if got, err := w.gate.Standings(t.Context(), []*idempotency.Record{w.record(key)}); err != nil || got[0] != want {
 				t.Errorf("%s: %v, %v; want %v", key, got, err, want)
 			}
 		}

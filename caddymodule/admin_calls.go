@@ -1,0 +1,504 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+const (
+	defaultCalls = 50
+	maxCalls     = 500
+
+	// maxPages is how many pages of the store are looked through for one of the
+	// API. One that finds less than was asked for says where to go on.
+	maxPages = 20
+
+	// maxResolution bounds the body of a resolution, in bytes.
+	maxResolution = 16 << 20
+)
+
+// callPage is what GET /genesys/calls answers.
+type callPage struct {
+	Calls []*callJSON `json:"calls"`
+	Next  string      `json:"next,omitempty"`
+}
+
+// selection says which calls are wanted.
+type selection struct {
+	query         idempotency.Query
+	standings     []idempotency.State // nil: any
+	organizations []idempotency.OrganisationID
+	action        string // a part of it
+	limit         int
+}
+
+// serveCalls lists calls, the latest first.
+func serveCalls(w http.ResponseWriter, r *http.Request) error {
+	a, err := inForce()
+	if err != nil {
+		return err
+	}
+	s, err := a.selection(r)
+	if err != nil {
+		return err
+	}
+	page, err := a.list(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, page)
+	return nil
+}
+
+// list returns what s selects.
+func (a *App) list(ctx context.Context, s *selection) (*callPage, error) {
+	lister, err := a.lister()
+	if err != nil {
+		return nil, err
+	}
+	page := &callPage{Calls: []*callJSON{}}
+	for range maxPages {
+		s.query.Limit = s.limit - len(page.Calls)
+		listing, err := lister.List(ctx, s.query)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", idempotency.ErrStore, err)
+		}
+		standings, err := a.backend.gate.Standings(ctx, listing.Records)
+		if err != nil {
+			return nil, err
+		}
+		for i, rec := range listing.Records {
+			if s.wants(rec, standings[i]) {
+				page.Calls = append(page.Calls, newCallJSON(rec, standings[i]))
+			}
+		}
+		s.query.After = listing.Next
+		if listing.Next.IsZero() || len(page.Calls) >= s.limit {
+			break
+		}
+	}
+	page.Next = cursor(s.query.After)
+	return page, nil
+}
+
+func (s *selection) wants(rec *idempotency.Record, standing idempotency.State) bool {
+	return (s.standings == nil || slices.Contains(s.standings, standing)) &&
+		(s.organizations == nil || slices.Contains(s.organizations, rec.Label.Organisation)) &&
+		strings.Contains(rec.Label.Action, s.action)
+}
+
+// selection reads the query of a listing.
+func (a *App) selection(r *http.Request) (*selection, error) {
+	query := r.URL.Query()
+	for name := range query {
+		if !slices.Contains([]string{"state", "action", "scope", "organization", "since", "limit", "cursor"}, name) {
+			return nil, badInput("there is no parameter %q; there are state, action, scope, organization, since, limit and cursor", name)
+		}
+	}
+	s := &selection{limit: defaultCalls, action: query.Get("action")}
+	for _, names := range query["state"] {
+		for name := range strings.SplitSeq(names, ",") {
+			if err := s.addState(strings.TrimSpace(name)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	var err error
+	if query.Has("organization") {
+		var orgs []*organization
+		if orgs, err = a.named(query.Get("organization")); err != nil {
+			return nil, err
+		}
+		s.organizations = []idempotency.OrganisationID{orgs[0].digest}
+	}
+	if query.Has("scope") {
+		if s.query.Scopes, err = a.scopes(query.Get("scope"), query); err != nil {
+			return nil, err
+		}
+	}
+	if since := query.Get("since"); since != "" {
+		if s.query.Since, err = parseSince(since, time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	if limit := query.Get("limit"); limit != "" {
+		if s.limit, err = strconv.Atoi(limit); err != nil || s.limit < 1 || s.limit > maxCalls {
+			return nil, badInput("limit is %q; it must be a number from 1 to %d", limit, maxCalls)
+		}
+	}
+	if text := query.Get("cursor"); text != "" {
+		if s.query.After, err = parseCursor(text); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// addState adds a state by its name. What records say and what they mean differs
+// for calls that were left behind, which are on record as started.
+func (s *selection) addState(name string) error {
+	var standing idempotency.State
+	var recorded []idempotency.State
+	switch name {
+	case "":
+		return nil
+	case "started":
+		standing, recorded = idempotency.Started, []idempotency.State{idempotency.Started}
+	case "unknown":
+		standing, recorded = idempotency.Unknown, []idempotency.State{idempotency.Unknown, idempotency.Started, idempotency.Open}
+	case "open":
+		standing, recorded = idempotency.Open, []idempotency.State{idempotency.Open, idempotency.Started}
+	case "done":
+		standing, recorded = idempotency.Done, []idempotency.State{idempotency.Done}
+	case "released":
+		standing, recorded = idempotency.Released, []idempotency.State{idempotency.Released}
+	default:
+		return badInput("there is no state %q; there are started, done, unknown, open and released", name)
+	}
+	s.standings = append(s.standings, standing)
+	for _, state := range recorded {
+		if !slices.Contains(s.query.States, state) {
+			s.query.States = append(s.query.States, state)
+		}
+	}
+	return nil
+}
+
+// parseSince reads a time, or how long ago it was.
+func parseSince(text string, now time.Time) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	return time.Time{}, badInput("since is %q; it must be a time such as %s, or how long ago, such as 90m", text, now.UTC().Format(time.RFC3339))
+}
+
+// cursor returns p as text, "" for the zero Position.
+func cursor(p idempotency.Position) string {
+	if p.IsZero() {
+		return ""
+	}
+	b := binary.BigEndian.AppendUint64(nil, uint64(p.Started.UnixNano()))
+	return base64.RawURLEncoding.EncodeToString(append(b, p.ID[:]...))
+}
+
+func parseCursor(text string) (p idempotency.Position, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || len(b) != 8+len(p.ID) {
+		return p, badInput("the cursor is none that a listing gave")
+	}
+	p.Started = time.Unix(0, int64(binary.BigEndian.Uint64(b))).UTC()
+	copy(p.ID[:], b[8:])
+	return p, nil
+}
+
+// serveCall tells all that is known of a call.
+func serveCall(w http.ResponseWriter, r *http.Request) error {
+	a, err := inForce()
+	if err != nil {
+		return err
+	}
+	answer := r.URL.Query().Get("answer")
+	if answer != "" && answer != "full" {
+		return badInput("answer is %q; it can be full", answer)
+	}
+	id, err := a.find(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	call, err := a.call(r.Context(), id, answer == "full")
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, call)
+	return nil
+}
+
+func (a *App) call(ctx context.Context, id idempotency.ID, answer bool) (*callJSON, error) {
+	rec, err := a.backend.store.Get(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", idempotency.ErrStore, err)
+	}
+	if rec == nil {
+		return nil, idempotency.ErrNoRecord
+	}
+	standings, err := a.backend.gate.Standings(ctx, []*idempotency.Record{rec})
+	if err != nil {
+		return nil, err
+	}
+	call := newCallJSON(rec, standings[0])
+	call.Key, call.UpstreamKey = rec.Key, rec.UpstreamKey
+	if answer && rec.Answer != nil {
+		call.Answer.Header = rec.Answer.Header.HTTP()
+		if utf8.Valid(rec.Answer.Body) {
+			body := string(rec.Answer.Body)
+			call.Answer.Body = &body
+		} else {
+			call.Answer.BodyBase64 = rec.Answer.Body
+		}
+	}
+	return call, nil
+}
+
+// find returns the ID that text names: by all its digits, or by the first twelve,
+// which are what the log has.
+func (a *App) find(ctx context.Context, text string) (id idempotency.ID, err error) {
+	digits, err := hex.DecodeString(text)
+	switch {
+	case err != nil || len(digits) != len(id) && len(digits) != digestSize:
+		return id, badInput("%q is no call's id; it has %d hexadecimal digits, or the %d that the log has", text, 2*len(id), 2*digestSize)
+	case len(digits) == len(id):
+		return idempotency.ID(digits), nil
+	}
+	lister, err := a.lister()
+	if err != nil {
+		return id, err
+	}
+	// Those that somebody asks for are mostly among the few that are not done.
+	for _, states := range [][]idempotency.State{
+		{idempotency.Started, idempotency.Unknown, idempotency.Open, idempotency.Released}, {idempotency.Done},
+	} {
+		query := idempotency.Query{States: states, Limit: maxCalls}
+		for {
+			page, err := lister.List(ctx, query)
+			if err != nil {
+				return id, fmt.Errorf("%w: %w", idempotency.ErrStore, err)
+			}
+			for _, rec := range page.Records {
+				if bytes.HasPrefix(rec.ID[:], digits) {
+					return rec.ID, nil
+				}
+			}
+			if page.Next.IsZero() {
+				break
+			}
+			query.After = page.Next
+		}
+	}
+	return id, idempotency.ErrNoRecord
+}
+
+// digestSize is the number of bytes of an ID that stand in the log.
+const digestSize = 6
+
+// forgetCall removes a call, whose key is then free.
+func forgetCall(w http.ResponseWriter, r *http.Request) error {
+	a, err := inForce()
+	if err != nil {
+		return err
+	}
+	id, err := a.find(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if err := a.backend.gate.Forget(r.Context(), id); err != nil {
+		return err
+	}
+	a.log.Info("a call was forgotten by an operator; its key is free", idField(id))
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// eraseScope erases what was said in the calls of a scope.
+func eraseScope(w http.ResponseWriter, r *http.Request) error {
+	a, err := inForce()
+	if err != nil {
+		return err
+	}
+	query := r.URL.Query()
+	if query.Get("scope") == "" {
+		return badInput("DELETE /genesys/calls erases the calls of one scope: say which, as in ?scope=alice; a single call has its own path")
+	}
+	scopes, err := a.scopes(query.Get("scope"), query)
+	if err != nil {
+		return err
+	}
+	lister, err := a.lister()
+	if err != nil {
+		return err
+	}
+	var result struct {
+		Erased  int `json:"erased"`
+		Running int `json:"running"`
+	}
+	for _, scope := range scopes {
+		erased, running, err := a.backend.gate.EraseScope(r.Context(), lister, scope)
+		result.Erased += erased
+		result.Running += running
+		if err != nil {
+			return err
+		}
+	}
+	a.log.Info("the calls of a scope were erased by an operator")
+	writeJSON(w, http.StatusOK, result)
+	return nil
+}
+
+// scopes returns the digests of scope in the organisation that query names, or in
+// all.
+func (a *App) scopes(scope string, query map[string][]string) ([]idempotency.ScopeID, error) {
+	orgs := a.sortedOrgs()
+	if names, ok := query["organization"]; ok {
+		var err error
+		if orgs, err = a.named(names[0]); err != nil {
+			return nil, err
+		}
+	}
+	ids := make([]idempotency.ScopeID, len(orgs))
+	for i, o := range orgs {
+		ids[i] = idempotency.NewScopeID(o.id, scope)
+	}
+	return ids, nil
+}
+
+// named returns the organisation with that name, in a list of one.
+func (a *App) named(name string) ([]*organization, error) {
+	o, err := a.organization(name)
+	if err != nil {
+		return nil, badInput("%v", err)
+	}
+	return []*organization{o}, nil
+}
+
+// resolution is what POST /genesys/calls/{id}/resolve takes.
+type resolution struct {
+	Outcome string            `json:"outcome"`
+	Note    string            `json:"note"`
+	Answer  *resolutionAnswer `json:"answer"`
+}
+
+// resolutionAnswer is what repeats of a call that ran are to be told.
+type resolutionAnswer struct {
+	Status int                        `json:"status"`
+	Header map[string]json.RawMessage `json:"header"` // each a string or a list of them
+	Body   json.RawMessage            `json:"body"`   // a string is taken as it is, all else as JSON
+}
+
+// resolveCall takes an operator's word on a call whose outcome nobody knows.
+func resolveCall(w http.ResponseWriter, r *http.Request) error {
+	a, err := inForce()
+	if err != nil {
+		return err
+	}
+	word, err := readResolution(w, r)
+	if err != nil {
+		return err
+	}
+	id, err := a.find(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	rec, err := a.backend.gate.Resolve(r.Context(), id, word)
+	if err != nil {
+		return err
+	}
+	outcome := outcomeNotExecuted
+	if word.Executed {
+		outcome = outcomeExecuted
+	}
+	a.log.Info("a call was resolved by an operator", idField(id), outcomeField(outcome))
+	call := newCallJSON(rec, rec.State)
+	call.Key, call.UpstreamKey = rec.Key, rec.UpstreamKey
+	writeJSON(w, http.StatusOK, call)
+	return nil
+}
+
+func readResolution(w http.ResponseWriter, r *http.Request) (word idempotency.Resolution, err error) {
+	if !isJSON(r) {
+		return word, &apiError{http.StatusUnsupportedMediaType, "a resolution is JSON; send it with Content-Type: application/json"}
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxResolution))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return word, &apiError{http.StatusRequestEntityTooLarge, fmt.Sprintf("a resolution has at most %d bytes", maxResolution)}
+	case err != nil:
+		return word, badInput("reading resolution: %v", err)
+	}
+	var res resolution
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&res); err != nil {
+		return word, badInput(`reading resolution: %v; it must be like {"outcome": "executed", "answer": {"status": 200, "body": {…}}, "note": "…"}`, err)
+	}
+	if dec.More() {
+		return word, badInput("reading resolution: something follows its end")
+	}
+	switch res.Outcome {
+	case string(outcomeExecuted):
+		word.Executed = true
+	case string(outcomeNotExecuted):
+		if res.Answer != nil {
+			return word, badInput("a call that did not run has no answer; leave answer out")
+		}
+	default:
+		return word, badInput("outcome is %q; it must be executed (the call ran, and is never sent again) or not_executed (it did not, and its key is free)", res.Outcome)
+	}
+	if len(res.Note) > idempotency.MaxText {
+		return word, badInput("the note has %d bytes; it may have %d", len(res.Note), idempotency.MaxText)
+	}
+	word.Note = res.Note
+	if res.Answer != nil {
+		if word.Answer, err = res.Answer.answer(); err != nil {
+			return word, err
+		}
+	}
+	return word, nil
+}
+
+// answer returns the answer as it is kept.
+func (r *resolutionAnswer) answer() (*idempotency.Answer, error) {
+	if r.Status == 0 {
+		r.Status = http.StatusOK
+	}
+	if r.Status < 200 || r.Status > 599 {
+		return nil, badInput("the answer's status is %d; it must be from 200 to 599", r.Status)
+	}
+	header := make(http.Header, len(r.Header))
+	for name, raw := range r.Header {
+		values, err := headerValues(raw)
+		if err != nil || !validFieldName(name) || slices.ContainsFunc(values, func(v string) bool { return strings.ContainsAny(v, "\r\n\x00") }) {
+			return nil, badInput("the answer's header %q must be a string or a list of strings", name)
+		}
+		header[http.CanonicalHeaderKey(name)] = values
+	}
+	answer := &idempotency.Answer{Status: r.Status}
+	var text string
+	switch body := bytes.TrimSpace(r.Body); {
+	case len(body) == 0 || bytes.Equal(body, []byte("null")):
+	case json.Unmarshal(body, &text) == nil:
+		answer.Body = []byte(text)
+	default:
+		answer.Body = body
+	}
+	if len(answer.Body) > 0 && header.Get("Content-Type") == "" {
+		header.Set("Content-Type", "application/json")
+	}
+	answer.Header = keptHeader(header)
+	return answer, nil
+}
+
+func headerValues(raw json.RawMessage) (values []string, err error) {
+	var one string
+	if json.Unmarshal(raw, &one) == nil {
+		return []string{one}, nil
+	}
+	return values, json.Unmarshal(raw, &values)
+}

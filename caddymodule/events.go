@@ -1,0 +1,78 @@
+package caddymodule
+
+import (
+	"sync"
+
+	"go.uber.org/zap"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
+
+// The events that are emitted through Caddy's app events, for users to hang
+// their alarms on.
+const (
+	// eventUnknownOutcome: nobody can tell whether a call ran. Its data are
+	// call (the id), digest (as in the log), organization, action, state
+	// (unknown or open), status (the upstream's last, 0: none), attempts and
+	// correlation_id.
+	eventUnknownOutcome = "unknown_outcome"
+
+	// eventTokenFailing: an organisation's token could not be fetched, for the
+	// first time since one was. Its data are organization, rejected (the client
+	// is refused, which waiting will not mend) and error.
+	eventTokenFailing = "token_failing"
+
+	// eventStoreUnavailable: the store began to fail. Its data are store and
+	// error.
+	eventStoreUnavailable = "store_unavailable"
+)
+
+// event is what is emitted.
+type event struct {
+	name string
+	data map[string]any
+}
+
+// events wait to be emitted: subscribers run while Caddy emits one, and no call
+// is to wait for them.
+var events = make(chan event, 256)
+
+// emitEvents emits what comes, one after the other, for as long as the process
+// lives.
+var emitEvents = sync.OnceFunc(func() {
+	go func() {
+		for e := range events {
+			if a := running.Load(); a != nil {
+				a.events.Emit(a.ctx, e.name, e.data)
+			}
+		}
+	}()
+})
+
+// emit has an event emitted. It does not block.
+func emit(name string, data map[string]any) {
+	emitEvents()
+	select {
+	case events <- event{name, data}:
+	default:
+		logger().Warn("too many events wait for their subscribers; one is left out", zap.String("event", name))
+	}
+}
+
+// emitUnknown emits that nobody can tell whether the call of rec ran.
+func emitUnknown(rec *idempotency.Record) {
+	data := map[string]any{
+		"call":         idText(rec.ID),
+		"digest":       rec.ID.String(),
+		"organization": organizationName(rec.Label.Organisation),
+		"action":       rec.Label.Action,
+		"state":        rec.State.String(),
+		"attempts":     len(rec.Journal.Attempts) + rec.Journal.Skipped,
+		"status":       0,
+	}
+	if n := len(rec.Journal.Attempts); n > 0 {
+		last := rec.Journal.Attempts[n-1]
+		data["status"], data["correlation_id"] = last.Status, last.CorrelationID
+	}
+	emit(eventUnknownOutcome, data)
+}
