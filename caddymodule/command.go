@@ -24,10 +24,16 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "genesys",
 		Short: "Tools for the Genesys Cloud sidecar",
-		Long:  "Tools for the Genesys Cloud sidecar: a demo that runs on this machine alone, and a local double of Genesys Cloud to test against.",
+		Long: `Tools for the Genesys Cloud sidecar: looks at a running one and at the calls that it
+has on record, finds out what is wrong with a configuration, runs a demo on this
+machine alone, and a local double of Genesys Cloud to test against.
+
+` + exitHelp,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(newDemoCommand(), newSandboxCommand())
-			cmd.Args = cobra.NoArgs // a misspelt command is an error
+			cmd.AddCommand(newStatusCommand(), newCallsCommand(), newHealthCommand(),
+				newDemoCommand(), newSandboxCommand())
+			cmd.SetFlagErrorFunc(usageFlags)
+			cmd.Args = usageArgs(cobra.NoArgs) // a misspelt command is an error
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		},
 	})
@@ -51,7 +57,7 @@ A request can ask for a fault with the header Sandbox-Fault, as in
 
 ` + faultHelp(),
 		Example: `  genesys-sidecar genesys sandbox --latency 200ms --fault execute-then-drop=0.1`,
-		Args:    cobra.NoArgs,
+		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Faults = make(map[string]float64)
 			for _, f := range faults {

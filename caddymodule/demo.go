@@ -40,7 +40,7 @@ Caddyfile in this directory, and prints what to try. Nothing leaves this machine
 
 The sidecar is a process of its own: end it with kill -9, and the demo starts it
 again, on the same store.`,
-		Args: cobra.NoArgs,
+		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
