@@ -30,7 +30,7 @@ machine alone, and a local double of Genesys Cloud to test against.
 
 ` + exitHelp,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(newStatusCommand(), newCallsCommand(), newHealthCommand(),
+			cmd.AddCommand(newStatusCommand(), newCallsCommand(), newHealthCommand(), newDoctorCommand(),
 				newDemoCommand(), newSandboxCommand())
 			cmd.SetFlagErrorFunc(usageFlags)
 			cmd.Args = usageArgs(cobra.NoArgs) // a misspelt command is an error

@@ -60,6 +60,22 @@ func (DiskStorage) CaddyModule() caddy.ModuleInfo {
 
 // Provision finds the directory.
 func (s *DiskStorage) Provision(caddy.Context) error {
+	if err := s.find(); err != nil {
+		return err
+	}
+	// The same directory by another name must be one store, from the first
+	// time on: a link is only resolved where it leads to something.
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("making store directory: %w", err)
+	}
+	if real, err := filepath.EvalSymlinks(s.dir); err == nil {
+		s.dir = real
+	}
+	return nil
+}
+
+// find finds the directory, which need not exist.
+func (s *DiskStorage) find() error {
 	dir := s.Dir
 	if dir == "" {
 		dir = filepath.Join(caddy.AppDataDir(), "genesys-sidecar")
@@ -70,14 +86,6 @@ func (s *DiskStorage) Provision(caddy.Context) error {
 	}
 	if s.dir, err = filepath.Abs(dir); err != nil {
 		return fmt.Errorf("reading dir: %w", err)
-	}
-	// The same directory by another name must be one store, from the first
-	// time on: a link is only resolved where it leads to something.
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return fmt.Errorf("making store directory: %w", err)
-	}
-	if real, err := filepath.EvalSymlinks(s.dir); err == nil {
-		s.dir = real
 	}
 	return nil
 }
