@@ -77,7 +77,11 @@ func newAdminClient(address string, config []byte, timeout time.Duration) (*admi
 		return nil, &codedError{exitUnreachable, errors.New("the configuration switches the admin endpoint off; " +
 			"name a site that has genesys_admin, as in --address http://127.0.0.1:8081")}
 	}
-	address, err := caddycmd.DetermineAdminAPIAddress(address, config, "config", "")
+	source := "" // of config; without, Caddy's default is taken
+	if config != nil {
+		source = "configuration"
+	}
+	address, err := caddycmd.DetermineAdminAPIAddress(address, config, source, "")
 	if err != nil {
 		return nil, err
 	}

@@ -143,7 +143,9 @@ func shorten(s string, width int) string {
 
 // harmless makes s a text of one line that no terminal takes for a command:
 // what is not to be printed is written as Go would write it in quotes.
-func harmless(s string) string { return escape(s, func(r rune) bool { return !printable(r) }, goEscape) }
+func harmless(s string) string {
+	return escape(s, func(r rune) bool { return !printable(r) }, goEscape)
+}
 
 // harmlessText is harmless for a text of several lines.
 func harmlessText(s string) string {

@@ -3,7 +3,9 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -68,48 +70,64 @@ func (d *doctor) examine(ctx context.Context) {
 	d.checkProxy()
 	for _, o := range d.patients() {
 		d.organization = o.name
-		d.checkOrganization(ctx, o)
+		d.checkOrganization(ctx, &o)
+		d.organization = ""
 	}
-	d.organization = ""
 }
 
 // patient is an organisation to look at.
 type patient struct {
-	name     string // "" for the default one
-	client   string // id of its OAuth client
-	secret   func() (string, error)
-	api      *url.URL
-	login    *url.URL
-	toldWell bool // its options can be used
+	name    string // "" for the default one
+	options *Organization
+	env     environment
+	client  string // id of its OAuth client
+	api     *url.URL
+	login   *url.URL
 }
 
-// patients returns the organisations of the configuration. What is wrong with
-// their options is a finding.
+// patients returns the organisations of the configuration whose options can be
+// used. What is wrong with others is a finding.
 func (d *doctor) patients() []patient {
+	var candidates []patient
+	if has, err := d.app.hasDefault(); err == nil && has { // the rehearsal has told an error
+		candidates = append(candidates, patient{options: &d.app.Organization, env: defaultEnvironment})
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.app.Organizations)) {
+		if o := d.app.Organizations[name]; o != nil {
+			candidates = append(candidates, patient{name: name, options: o})
+		}
+	}
 	var all []patient
-	api, login, err := d.app.endpoints()
-	if err != nil {
-		d.problem("region", err.Error(), "mend region, api_url or login_url in the global option genesys, or the environment variables "+
-			envRegion+", "+envAPIURL+" and "+envLoginURL)
-		return nil
+	for _, o := range candidates {
+		if d.admit(&o) {
+			all = append(all, o)
+		}
 	}
-	id, err := orEnv(d.app.ClientID, envClientID)
-	if err != nil {
-		d.problem("credentials", "reading client_id: "+err.Error(), "")
+	return all
+}
+
+// admit finds out where an organisation is and who calls it, or why that cannot
+// be told.
+func (d *doctor) admit(o *patient) bool {
+	d.organization = o.name
+	defer func() { d.organization = "" }()
+	var err error
+	if o.api, o.login, err = o.options.endpoints(o.env); err != nil {
+		d.problem("region", err.Error(), "mend region, api_url or login_url")
+		return false
 	}
-	return append(all, patient{
-		client: id,
-		secret: func() (string, error) { return orEnv(d.app.ClientSecret, envSecret) },
-		api:    api,
-		login:  login,
-	})
+	if o.client, err = orEnv(o.options.ClientID, o.env.clientID); err != nil {
+		d.problem(checkCredentials, "reading client_id: "+err.Error(), "let the sidecar's user read it")
+		return false
+	}
+	return true
 }
 
 // checkOrganization looks at an organisation.
-func (d *doctor) checkOrganization(ctx context.Context, o patient) {
-	e := d.newExchanges(o)
+func (d *doctor) checkOrganization(ctx context.Context, o *patient) {
+	e := d.newExchanges(ctx, o)
 	defer e.close()
-	token := d.checkCredentials(ctx, o, e)
+	token := d.checkLogin(ctx, o, e)
 	d.checkAPI(ctx, o, e)
 	if token != "" {
 		d.checkRole(ctx, o, e, token)

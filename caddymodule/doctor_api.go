@@ -17,7 +17,7 @@ const subjectsMe = "/api/v2/authorization/subjects/me?includeFullRoles=true"
 
 // checkAPI looks at whether the API is reached, and whether it is one. It sends
 // no token, so that an answer that is not the platform's own says so.
-func (d *doctor) checkAPI(ctx context.Context, o patient, e *exchanges) {
+func (d *doctor) checkAPI(ctx context.Context, o *patient, e *exchanges) {
 	const check = "API"
 	x := e.do(ctx, e.api, http.MethodGet, o.api.String()+subjectsMe, "")
 	if x.status == 0 {
@@ -27,13 +27,15 @@ func (d *doctor) checkAPI(ctx context.Context, o patient, e *exchanges) {
 	}
 	at := o.api.Host
 	if x.connect > 0 {
-		at += fmt.Sprintf(" (%s), connected in %s", x.address, x.connect.Round(time.Millisecond))
+		at += fmt.Sprintf(" (%s), connected in %s", x.address, x.connect.Round(100*time.Microsecond))
 	}
-	if e.proxied != nil {
+	if e.configured {
 		at += ", by the options of transport http"
 	}
 	body, platform := genesys.ParseErrorBody(x.header.Get("Content-Type"), x.body)
 	switch {
+	case x.status == http.StatusLoopDetected:
+		d.problem(check, o.api.Host+" leads to a sidecar, and not to Genesys Cloud", loopRemedy)
 	case x.status >= 300 && x.status < 400:
 		d.problem(check, fmt.Sprintf("%s sends on to %q", o.api.Host, x.header.Get("Location")),
 			"check region or api_url: the API is api.<domain of the region>, without a path")
@@ -83,7 +85,7 @@ func (p policy) grants(permission string) bool {
 
 // checkRole looks at what the client may do, as far as that can be known without
 // executing an action.
-func (d *doctor) checkRole(ctx context.Context, o patient, e *exchanges, token string) {
+func (d *doctor) checkRole(ctx context.Context, o *patient, e *exchanges, token string) {
 	const check = "role"
 	const grant = "give the OAuth client a role that has the permission " + mayExecute +
 		" (Integrations > OAuth > the client > Roles); it takes effect without a restart"
@@ -132,7 +134,7 @@ func (d *doctor) checkRole(ctx context.Context, o patient, e *exchanges, token s
 }
 
 // checkRoleByListing tells at least whether the token is good for anything.
-func (d *doctor) checkRoleByListing(ctx context.Context, o patient, e *exchanges, token string) {
+func (d *doctor) checkRoleByListing(ctx context.Context, o *patient, e *exchanges, token string) {
 	const check = "role"
 	const unproved = "whether the client may execute actions is not known: only executing one would prove it"
 	const look = "look whether one of the client's roles has " + mayExecute

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -31,10 +32,20 @@ func (d *doctor) checkConfig() {
 	} else {
 		d.ok(check, "it loads")
 	}
-	if secret, err := orEnv(app.ClientSecret, envSecret); err == nil && secret != "" && secret == app.ClientSecret {
+	organizations := []*Organization{&app.Organization}
+	for _, o := range app.Organizations {
+		organizations = append(organizations, o)
+	}
+	if slices.ContainsFunc(organizations, func(o *Organization) bool { return o != nil && o.writtenOut() }) {
 		d.warn(check, "client_secret is written out in the configuration, where whoever may read that finds it",
 			"use {env.…} or {file.…}")
 	}
+}
+
+// writtenOut tells whether the secret stands in the configuration itself.
+func (o *Organization) writtenOut() bool {
+	secret, err := orEnv(o.ClientSecret, "")
+	return err == nil && secret != "" && secret == o.ClientSecret
 }
 
 // findApp returns the app genesys of a configuration, not provisioned.
@@ -70,10 +81,8 @@ func rehearse(config []byte) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	c["admin"] = map[string]any{"disabled": true}
-	c["logging"] = map[string]any{"logs": map[string]any{"default": map[string]any{
-		"level":  "ERROR",
-		"writer": map[string]any{"output": "discard"},
-	}}}
+	// Another writer would be announced in the log.
+	c["logging"] = map[string]any{"logs": map[string]any{"default": map[string]any{"level": "FATAL"}}}
 	c["storage"] = map[string]any{"module": "file_system", "root": dir}
 	if apps, ok := c["apps"].(map[string]any); ok {
 		if app, ok := apps["genesys"].(map[string]any); ok {

@@ -15,18 +15,17 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 // exchanges are a doctor's conversations with an organisation's login service
 // and API.
 type exchanges struct {
-	timeout time.Duration
-	api     http.RoundTripper // as the sidecar's own calls go
-	proxied *reverseproxy.HTTPTransport
-	login   http.RoundTripper
-	all     []*exchange
+	timeout    time.Duration
+	api        http.RoundTripper // as the sidecar's own calls go
+	configured bool              // api has options of a handler
+	login      http.RoundTripper
+	all        []*exchange
+	close      func()
 }
 
 // exchange is a request and what came of it.
@@ -54,6 +53,7 @@ func (e *exchanges) do(ctx context.Context, by http.RoundTripper, method, target
 		return &exchange{err: err}
 	}
 	req.Header.Set("Accept", "application/json")
+	req.Header["Cdn-Loop"] = []string{loopMark}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -104,7 +104,7 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// withoutAnswer explains why target did not answer, and what to do. regionAdvice
+// withoutAnswer explains why target did not answer, and what to do. nameAdvice
 // is about a name that does not exist.
 func withoutAnswer(err error, target *url.URL, timeout time.Duration, nameAdvice string) (found, advice string) {
 	host := target.Host
@@ -115,7 +115,7 @@ func withoutAnswer(err error, target *url.URL, timeout time.Duration, nameAdvice
 		return fmt.Sprintf("the name %s cannot be resolved: %v", target.Hostname(), dns), "check the resolver of this machine (/etc/resolv.conf) and its network"
 	}
 	if cert, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return withoutTrust(cert.Err, host)
+		return withoutTrust(cert.Err, cert.UnverifiedCertificates, host)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
 		return host + " does not speak TLS", "write http:// in place of https:// if that is meant, or mend the port"
@@ -133,7 +133,7 @@ func withoutAnswer(err error, target *url.URL, timeout time.Duration, nameAdvice
 	return fmt.Sprintf("%s cannot be reached: %v", host, err), "check the address, this machine's network, and the way out (HTTPS_PROXY)"
 }
 
-func withoutTrust(err error, host string) (found, advice string) {
+func withoutTrust(err error, chain []*x509.Certificate, host string) (found, advice string) {
 	if name, ok := errors.AsType[x509.HostnameError](err); ok {
 		return fmt.Sprintf("the certificate of %s is not for that name: %v", host, name), "check region, api_url or login_url"
 	}
@@ -141,6 +141,9 @@ func withoutTrust(err error, host string) (found, advice string) {
 		return fmt.Sprintf("the certificate of %s is expired or not valid yet: %v", host, err), "check the clock of this machine first"
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		if len(chain) > 0 && strings.HasPrefix(chain[0].Issuer.CommonName, "Caddy Local Authority") {
+			return fmt.Sprintf("%s has a certificate that Caddy made: the name may lead to the sidecar itself", host), loopRemedy
+		}
 		return fmt.Sprintf("the certificate of %s is of an authority that is not trusted here: %v", host, err),
 			"a proxy that looks into TLS may have made it: add its authority to the system's, or name it (SSL_CERT_FILE; for the API also tls_trust_pool in transport http); " +
 				"a container from scratch needs the authorities' certificates"

@@ -13,20 +13,20 @@ import (
 
 const checkCredentials = "credentials"
 
-// checkCredentials fetches a token as the sidecar does, and returns it.
-func (d *doctor) checkCredentials(ctx context.Context, o patient, e *exchanges) (token string) {
+// checkLogin fetches a token as the sidecar does, and returns it.
+func (d *doctor) checkLogin(ctx context.Context, o *patient, e *exchanges) (token string) {
 	const check = checkCredentials
 	if o.client == "" {
-		d.problem(check, "there is no OAuth client", "set "+envClientID+" and "+envSecret+", or client_id and client_secret")
+		d.problem(check, "there is no OAuth client", "set client_id and client_secret")
 		return ""
 	}
-	secret, err := o.secret()
+	secret, err := orEnv(o.options.ClientSecret, o.env.secret)
 	switch {
 	case err != nil:
 		d.problem(check, "reading client_secret: "+err.Error(), "let the sidecar's user read it")
 		return ""
 	case secret == "":
-		d.problem(check, "the OAuth client's secret is empty", "set "+envSecret+" or client_secret")
+		d.problem(check, "the OAuth client's secret is empty", "set client_secret, or "+envSecret+" for the default organisation")
 		return ""
 	}
 	tokens := genesys.NewTokens(genesys.TokenConfig{
@@ -52,7 +52,7 @@ func (d *doctor) checkCredentials(ctx context.Context, o patient, e *exchanges) 
 }
 
 // withoutToken explains why there is no token.
-func (d *doctor) withoutToken(x *exchange, o patient, err error) (found, advice string) {
+func (d *doctor) withoutToken(x *exchange, o *patient, err error) (found, advice string) {
 	const where = "in Genesys Cloud's admin, under Integrations > OAuth"
 	if x == nil {
 		return err.Error(), ""
@@ -68,6 +68,8 @@ func (d *doctor) withoutToken(x *exchange, o patient, err error) (found, advice 
 	isJSON := json.Unmarshal(x.body, &said) == nil
 	words := strings.ToLower(said.Description + " " + said.ErrorDescription)
 	switch {
+	case x.status == http.StatusLoopDetected:
+		return fmt.Sprintf("%s leads to a sidecar, and not to Genesys Cloud", o.login.Host), loopRemedy
 	case x.status >= 300 && x.status < 400:
 		return fmt.Sprintf("%s sends on to %q, which is not followed with a secret", o.login.Host, x.header.Get("Location")),
 			"check region or login_url: the token endpoint is <login_url>/oauth/token"

@@ -3,7 +3,9 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -11,59 +13,64 @@ import (
 	"genesys-sidecar/caddymodule/genesys"
 )
 
-// newExchanges returns what talks with o as the sidecar would: where a handler
-// has options of transport http, with those of the first.
-func (d *doctor) newExchanges(patient) *exchanges {
-	plain := genesys.NewTokenTransport()
-	e := &exchanges{timeout: d.timeout, api: plain, login: plain}
-	raw := firstTransport(d.config)
+// newExchanges returns what talks with o as the sidecar would: the login service
+// by its login_transport, and the API by the options of the first handler that
+// has some for it. What cannot be loaded is left out; the rehearsal has said so.
+func (d *doctor) newExchanges(ctx context.Context, o *patient) *exchanges {
+	caddyCtx, cancel := caddy.NewContext(caddy.Context{Context: ctx})
+	e := &exchanges{timeout: d.timeout, api: genesys.NewTokenTransport(), close: cancel}
+
+	state := new(org)
+	login, err := o.options.loginTransport(caddyCtx)
+	if err != nil {
+		login = nil
+	}
+	state.access.Store(&access{transport: login})
+	e.login = newLoginTransport(state)
+
+	raw := transportOf(d.config, o.name)
 	if raw == nil {
 		return e
 	}
 	t := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport)}
-	if t.UnmarshalJSON(raw) != nil {
-		return e // the rehearsal has said so
+	if t.UnmarshalJSON(raw) == nil && t.HTTPTransport.Provision(caddyCtx) == nil {
+		t.Transport.DisableKeepAlives = true
+		e.api, e.configured = http.RoundTripper(t.HTTPTransport), true
 	}
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	defer cancel()
-	if t.HTTPTransport.Provision(ctx) != nil {
-		return e
-	}
-	e.api, e.proxied = http.RoundTripper(t.HTTPTransport), t.HTTPTransport
 	return e
 }
 
-// close gives up idle connections.
-func (e *exchanges) close() {
-	if e.proxied != nil {
-		e.proxied.Transport.CloseIdleConnections()
-	}
-}
-
-// firstTransport returns the first transport with options that a handler
-// genesys_cloud has.
-func firstTransport(config []byte) (found json.RawMessage) {
+// transportOf returns the options of transport http of the first handler
+// genesys_cloud of an organisation that has some.
+func transportOf(config []byte, organization string) (found json.RawMessage) {
 	var root any
 	if json.Unmarshal(config, &root) != nil {
 		return nil
 	}
 	walk(root, func(module map[string]any) {
 		transport, ok := module["transport"].(map[string]any)
-		if found != nil || module["handler"] != "genesys_cloud" || !ok || len(transport) < 2 {
+		if found != nil || module["handler"] != "genesys_cloud" || !ok {
 			return
 		}
-		found, _ = json.Marshal(transport)
+		name, _ := module["organization"].(string)
+		if own, ok := transport["organization"].(string); ok {
+			name = own
+		}
+		delete(transport, "organization")
+		if name == organization && len(transport) > 1 { // more than its own name
+			found, _ = json.Marshal(transport)
+		}
 	})
 	return found
 }
 
-// walk calls visit with every object in value.
+// walk calls visit with every object in value, always in the same order.
 func walk(value any, visit func(map[string]any)) {
 	switch value := value.(type) {
 	case map[string]any:
 		visit(value)
-		for _, v := range value {
-			walk(v, visit)
+		for _, name := range slices.Sorted(maps.Keys(value)) {
+			walk(value[name], visit)
 		}
 	case []any:
 		for _, v := range value {

@@ -95,6 +95,12 @@ func (x *exchange) resource(path string) (reply, *problem) {
 			"name":    "Sandbox",
 			"selfUri": "/api/v2/organizations/me",
 		}), nil
+	case get && path == "/api/v2/authorization/subjects/me":
+		return jsonReply(http.StatusOK, x.s.subject()), nil
+	case get && path == "/api/v2/integrations/actions":
+		return jsonReply(http.StatusOK, map[string]any{
+			"entities": []any{}, "pageSize": 25, "pageNumber": 1, "total": 0, "pageCount": 0,
+		}), nil
 	case get && path == "/api/v2/sandbox/stream":
 		size, err := parseSize(x.r.URL.Query().Get("bytes"))
 		if err != nil {
@@ -109,6 +115,28 @@ func (x *exchange) resource(path string) (reply, *problem) {
 	}
 	p := platformProblem(http.StatusNotFound)
 	return reply{}, &p
+}
+
+// subject is the client with its role, as the platform tells who asks of itself.
+func (s *Sandbox) subject() any {
+	type policy struct {
+		Domain     string   `json:"domain"`
+		EntityName string   `json:"entityName"`
+		Actions    []string `json:"actions"`
+	}
+	policies := []policy{{"integrations", "action", []string{"view", "execute"}}, {"quality", "evaluation", []string{"add"}}}
+	if s.forbidden.Load() {
+		policies = []policy{{"integrations", "action", []string{"view"}}}
+	}
+	type named map[string]any
+	return named{
+		"id": "5a9db000-0000-4000-8000-000000000003",
+		"grants": []named{{
+			"subjectId": "5a9db000-0000-4000-8000-000000000003",
+			"division":  named{"id": "*", "name": "Home"},
+			"role":      named{"id": "5a9db000-0000-4000-8000-000000000004", "name": "Sandbox", "policies": policies},
+		}},
+	}
 }
 
 // result is what an action answers: who ran, and what with.
