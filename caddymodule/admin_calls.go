@@ -377,8 +377,8 @@ func (a *App) named(name string) ([]*organization, error) {
 	return []*organization{o}, nil
 }
 
-// resolution is what POST /genesys/calls/{id}/resolve takes.
-type resolution struct {
+// resolutionJSON is what POST /genesys/calls/{id}/resolve takes.
+type resolutionJSON struct {
 	Outcome string            `json:"outcome"`
 	Note    string            `json:"note"`
 	Answer  *resolutionAnswer `json:"answer"`
@@ -432,7 +432,7 @@ func readResolution(w http.ResponseWriter, r *http.Request) (word idempotency.Re
 	case err != nil:
 		return word, badInput("reading resolution: %v", err)
 	}
-	var res resolution
+	var res resolutionJSON
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&res); err != nil {
