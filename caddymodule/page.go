@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
 //go:embed page.html
@@ -68,14 +66,9 @@ func hashOf(html, name string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// servePage answers with the page for operators. It takes the API to be beside
-// it, so the path it is served under must end in a slash. Its errors are those
-// of Caddy's admin API.
+// servePage answers GET and HEAD with the page for operators. The page takes the
+// API to be beside it, so the path it is served under must end in a slash.
 func servePage(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method %s is not allowed", r.Method)}
-	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", operatorsPage.policy)
