@@ -91,12 +91,12 @@ func (c *toldCall) attemptCount() int { return len(c.Attempts) + c.Skipped }
 func stateColor(state string) string {
 	switch state {
 	case "unknown":
-		return red
+		return colorRed
 	case "open", "started":
-		return yellow
+		return colorYellow
 	case "done":
-		return green
+		return colorGreen
 	default:
-		return plain
+		return colorNone
 	}
 }

@@ -267,7 +267,7 @@ func (p *printer) calls(calls []toldCall, now time.Time) {
 		if column == 1 {
 			return stateColor(cell)
 		}
-		return plain
+		return colorNone
 	}
 	p.table(t)
 }

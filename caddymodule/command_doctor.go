@@ -41,7 +41,7 @@ there is none, the configuration of the running sidecar.`,
 			d.examine(cmd.Context())
 			p := newPrinter(cmd)
 			if asJSON {
-				raw, err := json.Marshal(d.report())
+				raw, err := json.Marshal(d.tell())
 				if err != nil {
 					return fmt.Errorf("writing report: %w", err)
 				}
@@ -65,16 +65,16 @@ there is none, the configuration of the running sidecar.`,
 	return cmd
 }
 
-// report is the doctor's report in JSON.
-type report struct {
+// doctorReport is the doctor's report in JSON.
+type doctorReport struct {
 	Config   string    `json:"config"`
 	Problems int       `json:"problems"`
 	Warnings int       `json:"warnings"`
 	Findings []finding `json:"findings"`
 }
 
-func (d *doctor) report() report {
-	return report{d.configName, d.count(levelProblem), d.count(levelWarning), d.findings}
+func (d *doctor) tell() doctorReport {
+	return doctorReport{d.configName, d.count(levelProblem), d.count(levelWarning), d.findings}
 }
 
 func (p *printer) findings(d *doctor) {
@@ -86,17 +86,17 @@ func (p *printer) findings(d *doctor) {
 			p.line("")
 			p.line("organization %s", organization)
 		}
-		color := map[string]string{levelOK: green, levelWarning: yellow, levelProblem: red}[f.Level]
+		color := map[string]string{levelOK: colorGreen, levelWarning: colorYellow, levelProblem: colorRed}[f.Level]
 		p.line("%s %-13s %s", painted(p.paint(color, fmt.Sprintf("%-8s", f.Level))), f.Check, f.Found)
 		if f.Advice != "" {
 			p.line("%-8s %-13s → %s", "", "", f.Advice)
 		}
 	}
 	p.line("")
-	p.line("%s, %s", count(d.count(levelProblem), "problem"), count(d.count(levelWarning), "warning"))
+	p.line("%s, %s", counted(d.count(levelProblem), "problem"), counted(d.count(levelWarning), "warning"))
 }
 
-func count(n int, what string) string {
+func counted(n int, what string) string {
 	switch n {
 	case 0:
 		return "no " + what + "s"
@@ -113,8 +113,8 @@ const defaultConfig = "Caddyfile"
 // errNoConfig is what a doctor ends with that has nothing to look at.
 var errNoConfig = &codedError{exitUsage, errors.New("there is nothing to look at: no --config, no Caddyfile in this directory, and no sidecar that answers")}
 
-// exists tells whether there is a file of that name.
-func exists(name string) bool {
+// fileExists tells whether there is a file of that name.
+func fileExists(name string) bool {
 	_, err := os.Stat(name)
 	return err == nil
 }

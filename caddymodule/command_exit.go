@@ -64,11 +64,11 @@ func exitCode(err error) int {
 // coded makes run the RunE of a command: it prints the error, and makes its code
 // the exit status of the process.
 func coded(run func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error { return exit(cmd, run(cmd, args)) }
+	return func(cmd *cobra.Command, args []string) error { return exitWith(cmd, run(cmd, args)) }
 }
 
-// exit prints err, and returns what makes Caddy exit with its code.
-func exit(cmd *cobra.Command, err error) error {
+// exitWith prints err, and returns what makes Caddy exit with its code.
+func exitWith(cmd *cobra.Command, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -91,7 +91,7 @@ func exit(cmd *cobra.Command, err error) error {
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return exit(cmd, &codedError{exitUsage, err})
+			return exitWith(cmd, &codedError{exitUsage, err})
 		}
 		return nil
 	}
@@ -99,5 +99,5 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // usageFlags makes a wrong flag a matter of usage.
 func usageFlags(cmd *cobra.Command, err error) error {
-	return exit(cmd, &codedError{exitUsage, err})
+	return exitWith(cmd, &codedError{exitUsage, err})
 }

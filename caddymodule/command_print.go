@@ -60,15 +60,15 @@ func (p *printer) json(raw []byte) error {
 
 // The colors of a terminal.
 const (
-	plain  = ""
-	red    = "31"
-	green  = "32"
-	yellow = "33"
-	faint  = "2"
+	colorNone   = ""
+	colorRed    = "31"
+	colorGreen  = "32"
+	colorYellow = "33"
+	colorFaint  = "2"
 )
 
 func (p *printer) paint(color, text string) string {
-	if !p.color || color == plain {
+	if !p.color || color == colorNone {
 		return text
 	}
 	return "\x1b[" + color + "m" + text + "\x1b[0m"
@@ -111,10 +111,10 @@ func (p *printer) table(t *table) {
 		var b strings.Builder
 		b.WriteString(t.indent)
 		for i, cell := range row {
-			color := plain
+			color := colorNone
 			switch {
 			case r == 0:
-				color = faint
+				color = colorFaint
 			case t.paint != nil:
 				color = t.paint(i, cell)
 			}
@@ -144,18 +144,18 @@ func shorten(s string, width int) string {
 // harmless makes s a text of one line that no terminal takes for a command:
 // what is not to be printed is written as Go would write it in quotes.
 func harmless(s string) string {
-	return escape(s, func(r rune) bool { return !printable(r) }, goEscape)
+	return escapeRunes(s, func(r rune) bool { return !printable(r) }, goEscape)
 }
 
 // harmlessText is harmless for a text of several lines.
 func harmlessText(s string) string {
-	return escape(s, func(r rune) bool { return r != '\n' && r != '\t' && !printable(r) }, goEscape)
+	return escapeRunes(s, func(r rune) bool { return r != '\n' && r != '\t' && !printable(r) }, goEscape)
 }
 
 // harmlessJSON writes characters that mean something to a terminal as JSON's own
 // escapes: the text means the same.
 func harmlessJSON(s string) string {
-	return escape(s, func(r rune) bool { return !printable(r) && !strings.ContainsRune("\n\r\t", r) }, func(r rune) string {
+	return escapeRunes(s, func(r rune) bool { return !printable(r) && !strings.ContainsRune("\n\r\t", r) }, func(r rune) string {
 		if r > 0xffff {
 			r -= 0x10000
 			return fmt.Sprintf(`\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
@@ -173,7 +173,7 @@ func goEscape(r rune) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-func escape(s string, needs func(rune) bool, as func(rune) string) string {
+func escapeRunes(s string, needs func(rune) bool, as func(rune) string) string {
 	if !strings.ContainsFunc(s, needs) {
 		return s
 	}

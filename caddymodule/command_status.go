@@ -147,7 +147,7 @@ func (o *toldOrganization) title() string {
 func (p *printer) status(s *toldStatus) {
 	p.line("genesys-sidecar %s with Caddy %s, up for %s", s.Version, s.Caddy, roughly(s.Now.Sub(s.Started)))
 	for _, w := range s.wrong() {
-		p.line("%s %s", painted(p.paint(red, "wrong:")), w)
+		p.line("%s %s", painted(p.paint(colorRed, "wrong:")), w)
 	}
 	p.line("")
 	p.organizations(s)
@@ -180,13 +180,13 @@ func (p *printer) organizations(s *toldStatus) {
 	t.paint = func(column int, cell string) string {
 		switch {
 		case column != 1:
-			return plain
+			return colorNone
 		case cell == "valid":
-			return green
+			return colorGreen
 		case cell == "failing" || cell == "rejected":
-			return red
+			return colorRed
 		default:
-			return plain
+			return colorNone
 		}
 	}
 	p.table(t)
@@ -218,9 +218,9 @@ func (p *printer) storeStatus(s *toldStatus) {
 	}
 }
 
-// outcomes are the outcomes of calls, as they are told in an order that makes
+// toldOutcomes are the outcomes of calls, as they are told in an order that makes
 // sense.
-var outcomes = []string{"executed", "replayed", "shared", "adopted", "unknown", "rejected"}
+var toldOutcomes = []string{"executed", "replayed", "shared", "adopted", "unknown", "rejected"}
 
 func (p *printer) lastHour(minutes []toldMinute) {
 	sum := make(map[string]int)
@@ -237,7 +237,7 @@ func (p *printer) lastHour(minutes []toldMinute) {
 		return
 	}
 	var told []string
-	for _, name := range outcomes {
+	for _, name := range toldOutcomes {
 		if sum[name] > 0 {
 			told = append(told, fmt.Sprintf("%d %s", sum[name], name))
 		}

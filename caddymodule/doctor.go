@@ -138,7 +138,7 @@ func (d *doctor) checkOrganization(ctx context.Context, o *patient) {
 // findConfig finds the configuration and the sidecar that may run with it.
 func (d *doctor) findConfig(ctx context.Context, f *adminFlags) error {
 	file := f.config
-	if file == "" && exists(defaultConfig) {
+	if file == "" && fileExists(defaultConfig) {
 		file = defaultConfig
 	}
 	if file != "" {

@@ -55,20 +55,20 @@ const (
 	mayExecuteBridge = "bridge:actions:execute"
 )
 
-// subject is what the platform tells of the roles of a client.
-type subject struct {
+// toldSubject is what the platform tells of the roles of a client.
+type toldSubject struct {
 	Grants []struct {
 		Division struct {
 			Name string `json:"name"`
 		} `json:"division"`
 		Role struct {
-			Name     string   `json:"name"`
-			Policies []policy `json:"policies"`
+			Name     string       `json:"name"`
+			Policies []rolePolicy `json:"policies"`
 		} `json:"role"`
 	} `json:"grants"`
 }
 
-type policy struct {
+type rolePolicy struct {
 	Domain     string   `json:"domain"`
 	EntityName string   `json:"entityName"`
 	Actions    []string `json:"actions"`
@@ -76,7 +76,7 @@ type policy struct {
 
 // grants tells whether the policy has permission, a domain, an entity and an
 // action.
-func (p policy) grants(permission string) bool {
+func (p rolePolicy) grants(permission string) bool {
 	parts := strings.Split(permission, ":")
 	fits := func(has, want string) bool { return has == "*" || strings.EqualFold(has, want) }
 	return fits(p.Domain, parts[0]) && (p.EntityName == "" || fits(p.EntityName, parts[1])) &&
@@ -91,7 +91,7 @@ func (d *doctor) checkRole(ctx context.Context, o *patient, e *exchanges, token 
 		" (Integrations > OAuth > the client > Roles); it takes effect without a restart"
 	x := e.do(ctx, e.api, http.MethodGet, o.api.String()+subjectsMe, token)
 	body, _ := genesys.ParseErrorBody(x.header.Get("Content-Type"), x.body)
-	var s subject
+	var s toldSubject
 	switch {
 	case x.status == 0:
 		return // said of the API already

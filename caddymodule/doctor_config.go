@@ -147,11 +147,11 @@ func (d *doctor) checkSidecar() {
 		d.problem(check, wrong, "the checks below and its log tell more")
 	}
 	if n := s.Store.Unresolved["unknown"]; n > 0 {
-		d.warn(check, count(n, "call")+" with an outcome that nobody knows",
+		d.warn(check, counted(n, "call")+" with an outcome that nobody knows",
 			"find out whether they ran, and say so: genesys calls list --state unknown, genesys calls resolve")
 	}
 	if n := s.Calls.Unrecorded; n > 0 {
-		d.warn(check, count(n, "answer")+" not recorded yet: the store was or is away", "keep the sidecar running until the store is back")
+		d.warn(check, counted(n, "answer")+" not recorded yet: the store was or is away", "keep the sidecar running until the store is back")
 	}
 }
 

@@ -40,7 +40,7 @@ func (d *doctor) checkListeners() {
 	for _, name := range slices.Sorted(maps.Keys(c.Apps.HTTP.Servers)) {
 		server := c.Apps.HTTP.Servers[name]
 		var acts, guarded bool
-		walk(server.Routes, func(module map[string]any) {
+		walkObjects(server.Routes, func(module map[string]any) {
 			transport, _ := module["transport"].(map[string]any)
 			acts = acts || module["handler"] == "genesys_cloud" || transport["protocol"] == "genesys"
 			guarded = guarded || module["handler"] == "authentication" || module["client_ip"] != nil || module["remote_ip"] != nil
@@ -104,7 +104,7 @@ func (d *doctor) checkProxy() {
 	for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"} {
 		if value := orElse(os.Getenv(name), os.Getenv(strings.ToLower(name))); value != "" {
 			if name != "NO_PROXY" {
-				value = hidden(value)
+				value = withoutPassword(value)
 			}
 			found = append(found, name+"="+value)
 		}
@@ -116,8 +116,8 @@ func (d *doctor) checkProxy() {
 	d.ok(check, "the environment has "+strings.Join(found, ", ")+"; tokens are fetched through it, and calls are, unless transport http says otherwise")
 }
 
-// hidden is a proxy's URL without its password.
-func hidden(proxy string) string {
+// withoutPassword is a proxy's URL without its password.
+func withoutPassword(proxy string) string {
 	u, err := url.Parse(proxy)
 	if err != nil {
 		return "(unreadable)"

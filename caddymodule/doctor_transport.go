@@ -47,7 +47,7 @@ func transportOf(config []byte, organization string) (found json.RawMessage) {
 	if json.Unmarshal(config, &root) != nil {
 		return nil
 	}
-	walk(root, func(module map[string]any) {
+	walkObjects(root, func(module map[string]any) {
 		transport, ok := module["transport"].(map[string]any)
 		if found != nil || module["handler"] != "genesys_cloud" || !ok {
 			return
@@ -64,17 +64,17 @@ func transportOf(config []byte, organization string) (found json.RawMessage) {
 	return found
 }
 
-// walk calls visit with every object in value, always in the same order.
-func walk(value any, visit func(map[string]any)) {
+// walkObjects calls visit with every object in value, always in the same order.
+func walkObjects(value any, visit func(map[string]any)) {
 	switch value := value.(type) {
 	case map[string]any:
 		visit(value)
 		for _, name := range slices.Sorted(maps.Keys(value)) {
-			walk(value[name], visit)
+			walkObjects(value[name], visit)
 		}
 	case []any:
 		for _, v := range value {
-			walk(v, visit)
+			walkObjects(v, visit)
 		}
 	}
 }
