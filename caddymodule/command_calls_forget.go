@@ -59,7 +59,7 @@ On a terminal it asks before it does so; scripts need --yes.`,
 	admin.register(cmd, 5*time.Minute) // erasing rewrites the store
 	flags := cmd.Flags()
 	flags.StringVar(&scope, "scope", "", "Erase what is kept of all calls of this scope")
-	flags.StringVar(&organization, "organization", "", "The organization that the scope is in (default: the default one)")
+	flags.StringVar(&organization, "organization", "", "The organization that the scope is in (default: all of them)")
 	flags.BoolVarP(&yes, "yes", "y", false, "Do not ask")
 	flags.BoolVar(&asJSON, "json", false, "Print JSON")
 	for _, name := range []string{"scope", "organization"} {

@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// resolution is what an operator says of a call.
-type resolution struct {
+// wordFlags are what an operator says of a call.
+type wordFlags struct {
 	executed, notExecuted bool
 	status                int
 	header                []string
@@ -24,7 +24,7 @@ type resolution struct {
 
 func newResolveCommand() *cobra.Command {
 	var admin adminFlags
-	var r resolution
+	var r wordFlags
 	var yes, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "resolve <id> --executed|--not-executed",
@@ -114,7 +114,7 @@ type resolveAnswer struct {
 }
 
 // hasAnswer tells whether repeats are to get an answer.
-func (r *resolution) hasAnswer(cmd *cobra.Command) bool {
+func (r *wordFlags) hasAnswer(cmd *cobra.Command) bool {
 	for _, name := range []string{"status", "header", "body", "body-file"} {
 		if cmd.Flags().Changed(name) {
 			return true
@@ -124,7 +124,7 @@ func (r *resolution) hasAnswer(cmd *cobra.Command) bool {
 }
 
 // request checks the flags and returns what to send.
-func (r *resolution) request(cmd *cobra.Command) (*resolveRequest, error) {
+func (r *wordFlags) request(cmd *cobra.Command) (*resolveRequest, error) {
 	if r.executed == r.notExecuted {
 		return nil, usagef("say what became of it: either --executed or --not-executed")
 	}
@@ -179,13 +179,13 @@ func (r *resolution) request(cmd *cobra.Command) (*resolveRequest, error) {
 }
 
 // consequence says in words what is about to happen.
-func (r *resolution) consequence(c *toldCall, now time.Time) string {
+func (r *wordFlags) consequence(c *toldCall, now time.Time) string {
 	return fmt.Sprintf("%s\n(call %s, %s, started %s)\n%s",
 		harmless(c.Action), c.Digest, c.State, ago(now, c.Started), r.done(c))
 }
 
 // done says what the resolution means for the call's repeats.
-func (r *resolution) done(c *toldCall) string {
+func (r *wordFlags) done(c *toldCall) string {
 	switch {
 	case r.notExecuted:
 		return "did not run: its key is free, and a repeat runs."

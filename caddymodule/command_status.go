@@ -59,8 +59,7 @@ type toldStore struct {
 }
 
 type toldCache struct {
-	Size    int64 `json:"size"`
-	Entries int64 `json:"entries"`
+	Size int64 `json:"size"`
 }
 
 type toldHandler struct {
@@ -154,7 +153,11 @@ func (p *printer) status(s *toldStatus) {
 	p.line("")
 	p.storeStatus(s)
 	p.line("calls    %d under way, %d waiting for one of them, %d not recorded yet", s.Calls.InFlight, s.Calls.Waiters, s.Calls.Unrecorded)
-	p.line("cache    %d answers, up to %s", s.Cache.Entries, humanize.IBytes(uint64(max(s.Cache.Size, 0))))
+	if s.Cache.Size > 0 {
+		p.line("cache    up to %s of answers in memory", humanize.IBytes(uint64(s.Cache.Size)))
+	} else {
+		p.line("cache    off")
+	}
 	p.lastHour(s.Minutes)
 	p.handlers(s)
 }
@@ -193,14 +196,14 @@ func (p *printer) organizations(s *toldStatus) {
 }
 
 func (p *printer) storeStatus(s *toldStatus) {
-	how := "not encrypted"
-	if s.Store.Encrypted {
-		how = "encrypted"
-	}
+	what := strings.TrimSpace(s.Store.Kind + " " + s.Store.Where)
 	if s.Store.Shared {
-		how += ", shared"
+		what += ", shared"
 	}
-	p.line("store    %s %s (%s)", s.Store.Kind, s.Store.Where, how)
+	if s.Store.Encrypted {
+		what += ", encrypted"
+	}
+	p.line("store    %s", what)
 	if len(s.Store.Survives) > 0 {
 		p.line("         survives %s", strings.Join(s.Store.Survives, ", "))
 	}
