@@ -231,3 +231,10 @@ func orDash(s string) string {
 	}
 	return s
 }
+
+// firstWord returns what of s precedes a space: of Caddy's version, the number
+// without the checksum.
+func firstWord(s string) string {
+	word, _, _ := strings.Cut(s, " ")
+	return word
+}

@@ -144,7 +144,7 @@ func (o *toldOrganization) title() string {
 }
 
 func (p *printer) status(s *toldStatus) {
-	p.line("genesys-sidecar %s with Caddy %s, up for %s", s.Version, s.Caddy, roughly(s.Now.Sub(s.Started)))
+	p.line("genesys-sidecar %s with Caddy %s, up for %s", s.Version, orDash(firstWord(s.Caddy)), roughly(s.Now.Sub(s.Started)))
 	for _, w := range s.wrong() {
 		p.line("%s %s", painted(p.paint(colorRed, "wrong:")), w)
 	}

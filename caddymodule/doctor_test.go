@@ -2,13 +2,20 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -315,5 +322,27 @@ func TestADoctorHidesPasswords(t *testing.T) {
 	d.want(t, "configuration", levelWarning, "client_secret is written out")
 	if got := withoutPassword("http://ann:secret@proxy:3128"); strings.Contains(got, "secret") {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestADoctorSaysWhatIsWrongBelowHTTP(t *testing.T) {
+	target := &url.URL{Scheme: "https", Host: "login.nosuch.example"}
+	for want, err := range map[string]error{
+		"there is no host login.nosuch.example → check region": &net.OpError{Op: "dial", Err: &net.DNSError{Name: "x", IsNotFound: true}},
+		"cannot be resolved":                                   &net.DNSError{Err: "server misbehaving"},
+		"does not answer within 5s":                            context.DeadlineExceeded,
+		"refuses the connection":                               &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)},
+		"there is no way to":                                   os.NewSyscallError("connect", syscall.ENETUNREACH),
+		"not for that name":                                    &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{}, Host: "x"}},
+		"check the clock":                                      &tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired}},
+		"tls_trust_pool":                                       &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}},
+		"login_transport": &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}, UnverifiedCertificates: []*x509.Certificate{
+			{Issuer: pkix.Name{CommonName: "Caddy Local Authority - ECC Intermediate"}}}},
+		"cannot be reached": io.ErrUnexpectedEOF,
+	} {
+		found, advice := withoutAnswer(err, target, 5*time.Second, "check region")
+		if !strings.Contains(found+" → "+advice, want) {
+			t.Errorf("%v: %s → %s, want %q", err, found, advice, want)
+		}
 	}
 }
