@@ -123,7 +123,9 @@ type line struct {
 	organization string
 	took         time.Duration
 
-	fields [1]zap.Field // of its own, and reused: there is a line for each call
+	// There is a line for each call, so that what it needs is reused.
+	fields [1]zap.Field
+	digest [2 * digestSize]byte
 }
 
 var lines = sync.Pool{New: func() any { return new(line) }}
@@ -165,9 +167,8 @@ func (l *line) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	}
 	enc.AddString("action", l.action)
 	if l.id != (idempotency.ID{}) {
-		var digest [12]byte
-		hex.Encode(digest[:], l.id[:6])
-		enc.AddByteString("call", digest[:]) // of the key, its scope and its organisation
+		hex.Encode(l.digest[:], l.id[:digestSize])
+		enc.AddByteString("call", l.digest[:]) // of the key, its scope and its organisation
 	}
 	enc.AddInt("status", l.status)
 	enc.AddDuration("duration", l.took)

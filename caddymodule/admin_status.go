@@ -23,7 +23,7 @@ type status struct {
 	Organizations []organizationStatus `json:"organizations"`
 	Calls         callsStatus          `json:"calls"`
 	Store         storeStatus          `json:"store"`
-	Cache         cacheUse          `json:"cache"`
+	Cache         cacheUse             `json:"cache"`
 	Handlers      []handlerStatus      `json:"handlers"`
 	Minutes       []minuteStatus       `json:"minutes"`
 }
@@ -105,7 +105,7 @@ func serveStatus(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (a *App) status(now time.Time) *status {
-	_, version := caddy.Version()
+	version, _ := caddy.Version()
 	gate := a.backend.gate
 	s := &status{
 		Version:       moduleVersion(),

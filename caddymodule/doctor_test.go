@@ -329,13 +329,13 @@ func TestADoctorSaysWhatIsWrongBelowHTTP(t *testing.T) {
 	target := &url.URL{Scheme: "https", Host: "login.nosuch.example"}
 	for want, err := range map[string]error{
 		"there is no host login.nosuch.example → check region": &net.OpError{Op: "dial", Err: &net.DNSError{Name: "x", IsNotFound: true}},
-		"cannot be resolved":                                   &net.DNSError{Err: "server misbehaving"},
-		"does not answer within 5s":                            context.DeadlineExceeded,
-		"refuses the connection":                               &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)},
-		"there is no way to":                                   os.NewSyscallError("connect", syscall.ENETUNREACH),
-		"not for that name":                                    &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{}, Host: "x"}},
-		"check the clock":                                      &tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired}},
-		"tls_trust_pool":                                       &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}},
+		"cannot be resolved":        &net.DNSError{Err: "server misbehaving"},
+		"does not answer within 5s": context.DeadlineExceeded,
+		"refuses the connection":    &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)},
+		"there is no way to":        os.NewSyscallError("connect", syscall.ENETUNREACH),
+		"not for that name":         &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{}, Host: "x"}},
+		"check the clock":           &tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired}},
+		"tls_trust_pool":            &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}},
 		"login_transport": &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}, UnverifiedCertificates: []*x509.Certificate{
 			{Issuer: pkix.Name{CommonName: "Caddy Local Authority - ECC Intermediate"}}}},
 		"cannot be reached": io.ErrUnexpectedEOF,
