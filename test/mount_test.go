@@ -15,6 +15,13 @@ const envNeedMount = "GENESYS_SIDECAR_NEED_MOUNT"
 func mount(t *testing.T, args ...string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
+	mountAt(t, dir, args...)
+	return dir
+}
+
+// mountAt is mount at a directory that is there.
+func mountAt(t *testing.T, dir string, args ...string) {
+	t.Helper()
 	out, err := exec.Command("mount", append(args, dir)...).CombinedOutput()
 	if err != nil {
 		if os.Getenv(envNeedMount) != "" {
@@ -27,7 +34,6 @@ func mount(t *testing.T, args ...string) (dir string) {
 			t.Errorf("unmounting: %v: %s", err, out)
 		}
 	})
-	return dir
 }
 
 // remount changes how dir is mounted.

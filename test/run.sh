@@ -13,6 +13,7 @@ command -v curl >/dev/null || missing="$missing curl"
 command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v node >/dev/null || missing="$missing nodejs"
 command -v python3 >/dev/null || missing="$missing python3"
+command -v systemd-analyze >/dev/null || missing="$missing systemd"
 python3 -c 'import requests' 2>/dev/null || missing="$missing python3-requests"
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
@@ -27,6 +28,7 @@ fi
 export CGO_ENABLED=1 # the race detector needs it
 export GENESYS_SIDECAR_NEED_REDIS=1 # a store that was not tested is no success
 export GENESYS_SIDECAR_NEED_CLIENTS=1 # nor is a client
+export GENESYS_SIDECAR_NEED_SYSTEMD=1 # nor is the unit
 tags=nobadger,nomysql,nopgx
 
 echo '== gofmt'

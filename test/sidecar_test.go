@@ -175,12 +175,18 @@ func (s *sidecar) command(args ...string) *exec.Cmd {
 // start starts the process and waits until it answers.
 func (s *sidecar) start(t testing.TB) {
 	t.Helper()
+	s.launch(t, s.command("run", "--config", s.config(), "--adapter", "caddyfile"))
+}
+
+// launch starts cmd as the process, and waits until it answers.
+func (s *sidecar) launch(t testing.TB, cmd *exec.Cmd) {
+	t.Helper()
 	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	s.cmd = s.command("run", "--config", s.config(), "--adapter", "caddyfile")
+	s.cmd = cmd
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
