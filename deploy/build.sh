@@ -32,7 +32,7 @@ for target in $targets; do
 	# Without its first line, which has the place it was built at.
 	go version -m "$program" | sed 1d >"$program.sbom.txt"
 	if [ -n "${CYCLONEDX:-}" ]; then
-		go run github.com/CycloneDX/cyclonedx-gomod@v1.10.0 bin \
+		go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 bin \
 			-json -output "$program.cdx.json" -version "$version" "$program"
 	fi
 done
