@@ -104,3 +104,14 @@ func TestARequestThatHasPassedTooManySidecarsIsRefused(t *testing.T) {
 	}
 	p.wantEffects(t, 1)
 }
+
+func TestAReloadChangesTheWayToTheLoginService(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{global: "login_transport http {\n network_proxy url http://" + freeAddress(t) + "\n }"})
+	if a := s.send(t, keyed(1)); a.status != 503 || !strings.Contains(a.body, "token.unavailable") {
+		t.Errorf("through a proxy that is not there: %+v", a)
+	}
+	s.configure(t, options{})
+	s.reload(t)
+	waitFor(t, func() bool { return s.send(t, keyed(1)).status == 200 })
+}
