@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"genesys-sidecar/caddymodule/sandbox"
+	"genesys-sidecar/caddymodule/store/redis/redistest"
 )
 
 // newPatient returns a sidecar that is configured but does not run.
@@ -230,4 +231,27 @@ func TestTheDoctorNoticesAConfigurationThatDoesNotLoad(t *testing.T) {
 	}
 	d = s.doctor(t)
 	d.want(t, "configuration", "problem", "no app genesys")
+}
+
+func TestTheDoctorAndRedis(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	durable := redistest.New(t, redistest.Options{Password: "pw-of-redis", Args: []string{"--appendonly", "yes", "--appendfsync", "always"}})
+	lazy := redistest.New(t, redistest.Options{Args: []string{"--maxmemory-policy", "allkeys-lru"}})
+
+	d := newPatient(t, p, options{global: "store redis " + durable.URL()}).doctor(t)
+	d.want(t, "store", "ok", "answers")
+	if d.Problems != 0 || d.Warnings != 0 || strings.Contains(d.out, "pw-of-redis") {
+		t.Errorf("got %s", d.out)
+	}
+	d = newPatient(t, p, options{global: "store redis " + lazy.URL()}).doctor(t)
+	d.want(t, "store", "warning", "set it to noeviction")
+	d.want(t, "store", "warning", "appendonly is no")
+
+	d = newPatient(t, p, options{global: "store redis redis://:wrong-one@" + durable.Addr()}).doctor(t)
+	d.want(t, "store", "problem", "WRONGPASS")
+	if strings.Contains(d.out, "wrong-one") {
+		t.Errorf("the password is told: %s", d.out)
+	}
+	d = newPatient(t, p, options{global: "store redis redis://" + freeAddress(t)}).doctor(t)
+	d.want(t, "store", "problem", "does not serve")
 }
