@@ -95,7 +95,7 @@ func (p *printer) call(c *toldCall, now time.Time, program string) {
 	p.words(c.Words, now)
 	if c.Resolvable {
 		p.line("")
-		p.line("Nobody can know by themselves whether it ran. Who has found out says so:")
+		p.line("Nobody knows whether it ran. Who has found out says so:")
 		p.line("  %s genesys calls resolve %s --executed", program, c.Digest)
 		p.line("  %s genesys calls resolve %s --not-executed", program, c.Digest)
 	}

@@ -222,7 +222,11 @@ func exactly(now, t time.Time) string {
 
 // inSeconds is a duration as the API tells it.
 func inSeconds(s float64) string {
-	return time.Duration(s * float64(time.Second)).Round(time.Millisecond).String()
+	d := time.Duration(s * float64(time.Second))
+	if d < 10*time.Millisecond {
+		return d.Round(100 * time.Microsecond).String()
+	}
+	return d.Round(time.Millisecond).String()
 }
 
 func orDash(s string) string {
