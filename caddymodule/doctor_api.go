@@ -12,7 +12,9 @@ import (
 	"genesys-sidecar/caddymodule/genesys"
 )
 
-// subjectsMe tells the roles of whoever asks, for which no permission is needed.
+// subjectsMe tells the roles of whoever asks, for which no permission is needed
+// (Genesys' SDKs: AuthorizationApi, getAuthorizationSubjectsMe). Where a client
+// is not told, the listing of actions is asked for instead.
 const subjectsMe = "/api/v2/authorization/subjects/me?includeFullRoles=true"
 
 // checkAPI looks at whether the API is reached, and whether it is one. It sends
@@ -25,12 +27,12 @@ func (d *doctor) checkAPI(ctx context.Context, o *patient, e *exchanges) {
 		d.problem(check, found, advice)
 		return
 	}
-	at := o.api.Host
+	at, way := o.api.Host, ""
 	if x.connect > 0 {
-		at += fmt.Sprintf(" (%s), connected in %s", x.address, x.connect.Round(100*time.Microsecond))
+		way = fmt.Sprintf(", connected to %s in %s", x.address, x.connect.Round(100*time.Microsecond))
 	}
 	if e.configured {
-		at += ", by the options of transport http"
+		way += ", by the options of transport http"
 	}
 	body, platform := genesys.ParseErrorBody(x.header.Get("Content-Type"), x.body)
 	switch {
@@ -40,7 +42,7 @@ func (d *doctor) checkAPI(ctx context.Context, o *patient, e *exchanges) {
 		d.problem(check, fmt.Sprintf("%s sends on to %q", o.api.Host, x.header.Get("Location")),
 			"check region or api_url: the API is api.<domain of the region>, without a path")
 	case platform && genesys.PlatformAuthCode(body.Code):
-		d.ok(check, at+" is an API of Genesys Cloud")
+		d.ok(check, at+" is an API of Genesys Cloud"+way)
 	case x.status >= 500 || x.status == http.StatusTooManyRequests:
 		d.warn(check, fmt.Sprintf("%s answers %d", at, x.status), "wait and try again; a proxy in between may be the one that fails")
 	default:

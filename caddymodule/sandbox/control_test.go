@@ -87,3 +87,17 @@ func TestMissingPermissionIsNamed(t *testing.T) {
 	r.control("PUT", "/sandbox/permissions", `{"granted":false}`)
 	r.post(executePath, "{}").wantStatus(403)
 }
+
+func TestTheClientIsToldItsRole(t *testing.T) {
+	r := start(t, sandbox.Config{})
+	const path, permission = "/api/v2/authorization/subjects/me", `"execute"`
+	r.get(path, "Authorization", "").wantCode(401, "authentication.required")
+	if res := r.get(path).wantStatus(200); !strings.Contains(res.body, permission) {
+		t.Errorf("without %s: %s", permission, res.body)
+	}
+	r.control("PUT", "/sandbox/permissions", `{"granted":false}`)
+	if res := r.get(path).wantStatus(200); strings.Contains(res.body, permission) {
+		t.Errorf("with %s: %s", permission, res.body)
+	}
+	r.get("/api/v2/integrations/actions?pageSize=1").wantStatus(200)
+}

@@ -38,8 +38,10 @@
 // leaves its key free.
 //
 // Further there are POST /oauth/token (and /login/oauth/token), for Basic
-// authentication and the client_credentials grant, and three resources to
-// read: GET /api/v2/users/me, GET /api/v2/organizations/me and
+// authentication and the client_credentials grant, and some resources to
+// read: GET /api/v2/users/me, GET /api/v2/organizations/me,
+// GET /api/v2/authorization/subjects/me (the client's role),
+// GET /api/v2/integrations/actions (none) and
 // GET /api/v2/sandbox/stream?bytes=N.
 //
 // # Faults
