@@ -123,7 +123,7 @@ func (d *demo) supervise(ctx context.Context, api string) error {
 			return err
 		}
 		if first {
-			d.explain(api, child.pid)
+			d.explain(api, child)
 		} else {
 			fmt.Fprintf(d.out, "\nthe sidecar was killed and runs again as process %d: repeat a call\n", child.pid)
 		}
@@ -141,6 +141,7 @@ func (d *demo) supervise(ctx context.Context, api string) error {
 // child is a sidecar that runs.
 type child struct {
 	pid   int
+	admin string // address of its admin endpoint
 	ended chan error
 }
 
@@ -170,7 +171,7 @@ func (d *demo) start(ctx context.Context, api string) (child, error) {
 	if err := cmd.Start(); err != nil {
 		return child{}, fmt.Errorf("starting sidecar: %w", err)
 	}
-	c := child{pid: cmd.Process.Pid, ended: make(chan error, 1)}
+	c := child{pid: cmd.Process.Pid, admin: admin, ended: make(chan error, 1)}
 	go func() { c.ended <- cmd.Wait() }()
 	return c, nil
 }
@@ -217,7 +218,11 @@ func (d *demo) failed(err error) error {
 func (d *demo) log() string     { return filepath.Join(d.data, "sidecar.log") }
 func (d *demo) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(d.port)) }
 
-func (d *demo) explain(api string, pid int) {
+func (d *demo) explain(api string, c child) {
+	program, err := os.Executable()
+	if err != nil {
+		program = "genesys-sidecar"
+	}
 	action := "http://" + d.address() + "/api/v2/integrations/actions/custom_-_refund/execute"
 	fmt.Fprintf(d.out, `genesys-sidecar on http://%[1]s, in front of a sandbox of Genesys Cloud on %[2]s
 
@@ -235,10 +240,14 @@ func (d *demo) explain(api string, pid int) {
 
    curl '%[2]s/ledger?action=custom_-_refund'
 
+4. What the sidecar has on record. Calls can be shown, resolved and forgotten, too.
+
+   %[6]s genesys calls list --address %[7]s
+
 The sidecar is process %[4]d. After "kill -9 %[4]d" the demo starts it again, and
 the answers are still there. Its log is %[5]s.
 Ctrl-C ends the demo.
-`, d.address(), api, action, pid, d.log())
+`, d.address(), api, action, c.pid, d.log(), program, c.admin)
 }
 
 // freeAddress returns an address on loopback that nobody listens on.

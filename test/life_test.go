@@ -203,9 +203,12 @@ func TestTheDemoDoesWhatItSays(t *testing.T) {
 	}
 	waitFor(t, func() bool { return strings.Contains(out.String(), "Ctrl-C ends the demo") || cmd.ProcessState != nil })
 	var curls []string
+	var list string
 	for line := range strings.SplitSeq(out.String(), "\n") {
 		if line = strings.TrimSpace(line); strings.HasPrefix(line, "curl ") {
 			curls = append(curls, line)
+		} else if strings.Contains(line, " genesys calls list ") {
+			list = line
 		}
 	}
 	if len(curls) != 3 {
@@ -224,6 +227,9 @@ func TestTheDemoDoesWhatItSays(t *testing.T) {
 	}
 	if ledger := shell(t, curls[2]); !strings.Contains(ledger, `"effects":2`) {
 		t.Errorf("the ledger: %s", ledger)
+	}
+	if calls := shell(t, list); strings.Count(calls, "custom_-_refund") != 2 {
+		t.Errorf("the listing: %s", calls)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
