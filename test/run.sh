@@ -1,9 +1,9 @@
 #!/bin/sh
 # Runs all tests: ./test/run.sh [flags of go test]
 #
-# It needs Go. A C compiler, for the race detector, redis-server, and the HTTP
-# clients that the sidecar is tried with, it installs itself where they are
-# missing and Debian's package manager is there.
+# It needs Go. A C compiler, for the race detector, redis-server, the HTTP clients
+# that the sidecar is tried with, and chromium for its page, it installs itself
+# where they are missing and Debian's package manager is there.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,8 @@ command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v node >/dev/null || missing="$missing nodejs"
 command -v python3 >/dev/null || missing="$missing python3"
 command -v systemd-analyze >/dev/null || missing="$missing systemd"
+command -v prometheus >/dev/null || missing="$missing prometheus"
+command -v chromium >/dev/null || missing="$missing chromium"
 python3 -c 'import requests' 2>/dev/null || missing="$missing python3-requests"
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
@@ -29,6 +31,8 @@ export CGO_ENABLED=1 # the race detector needs it
 export GENESYS_SIDECAR_NEED_REDIS=1 # a store that was not tested is no success
 export GENESYS_SIDECAR_NEED_CLIENTS=1 # nor is a client
 export GENESYS_SIDECAR_NEED_SYSTEMD=1 # nor is the unit
+export GENESYS_SIDECAR_NEED_PROMETHEUS=1 # nor are alerts
+export GENESYS_SIDECAR_NEED_BROWSER=1 # nor is a page
 tags=nobadger,nomysql,nopgx
 
 echo '== gofmt'
