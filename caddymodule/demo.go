@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -26,6 +27,7 @@ const demoFallback = `{
 }
 :{$GENESYS_SIDECAR_PORT:8080} {
 	bind 127.0.0.1
+	genesys_admin
 	genesys_cloud
 }
 `
@@ -243,11 +245,25 @@ func (d *demo) explain(api string, c child) {
 4. What the sidecar has on record. Calls can be shown, resolved and forgotten, too.
 
    %[6]s genesys calls list --address %[7]s
-
+%[8]s
 The sidecar is process %[4]d. After "kill -9 %[4]d" the demo starts it again, and
 the answers are still there. Its log is %[5]s.
 Ctrl-C ends the demo.
-`, d.address(), api, action, c.pid, d.log(), program, c.admin)
+`, d.address(), api, action, c.pid, d.log(), program, c.admin, d.page())
+}
+
+// page tells where the page for operators is, if this configuration has it.
+func (d *demo) page() string {
+	address := "http://" + d.address() + "/genesys/"
+	resp, err := http.Get(address)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return ""
+	}
+	return "\n   Or in a browser: " + address + "\n"
 }
 
 // freeAddress returns an address on loopback that nobody listens on.
