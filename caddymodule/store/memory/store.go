@@ -52,6 +52,8 @@ type Store struct {
 	unsettled map[idempotency.AdoptionID]map[*entry]struct{}
 	expiry    expiryHeap
 	finished  list.List // of *entry that are done with an answer, oldest first
+	byStart   *tree     // of all
+	open      *tree     // of those that are not Done
 }
 
 // entry is what the store keeps of a record.
@@ -72,6 +74,8 @@ func New(opts Options) *Store {
 		maxSize:   maxSize(opts.MaxSize),
 		records:   make(map[idempotency.ID]*entry),
 		unsettled: make(map[idempotency.AdoptionID]map[*entry]struct{}),
+		byStart:   newTree(),
+		open:      newTree(),
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -231,6 +235,7 @@ func (s *Store) Close() error {
 	clear(s.unsettled)
 	s.expiry, s.size = nil, 0
 	s.finished.Init()
+	s.byStart, s.open = newTree(), newTree()
 	return nil
 }
 
@@ -259,6 +264,10 @@ func (s *Store) addLocked(rec *idempotency.Record, unsettled bool) {
 	s.records[rec.ID] = e
 	s.size += e.size
 	heap.Push(&s.expiry, e)
+	s.byStart.ReplaceOrInsert(store.PositionOf(rec), e)
+	if rec.State != idempotency.Done {
+		s.open.ReplaceOrInsert(store.PositionOf(rec), e)
+	}
 	if rec.State == idempotency.Done && rec.Answer != nil {
 		e.finished = s.finished.PushBack(e)
 	}
@@ -278,6 +287,10 @@ func (s *Store) removeLocked(e *entry) {
 	delete(s.records, e.rec.ID)
 	s.size -= e.size
 	heap.Remove(&s.expiry, e.expiryPos)
+	s.byStart.Delete(store.PositionOf(e.rec))
+	if e.rec.State != idempotency.Done {
+		s.open.Delete(store.PositionOf(e.rec))
+	}
 	s.dropFinishedLocked(e)
 	unsettled := e.unsettled
 	s.settleLocked(e)

@@ -24,7 +24,10 @@ type Member struct {
 	goodbye     bool                       // gone, and said so
 }
 
-var _ idempotency.SharedStore = (*Member)(nil)
+var (
+	_ idempotency.SharedStore = (*Member)(nil)
+	_ idempotency.Lister      = (*Member)(nil)
+)
 
 // Crash ends the process without a word. What it has under way in the store is
 // done, and nothing after that.
@@ -168,6 +171,40 @@ func (m *Member) Unsettled(ctx context.Context, adoption idempotency.AdoptionID)
 		recs[i] = m.fleet.attended(rec)
 	}
 	return recs, err
+}
+
+// List implements idempotency.Lister, where the common store does; else its error
+// wraps errors.ErrUnsupported.
+func (m *Member) List(ctx context.Context, q idempotency.Query) (idempotency.Listing, error) {
+	lister, err := m.lister(ctx)
+	if err != nil {
+		return idempotency.Listing{}, fmt.Errorf("listing records: %w", err)
+	}
+	listing, err := lister.List(ctx, q)
+	for i, rec := range listing.Records {
+		listing.Records[i] = m.fleet.attended(rec)
+	}
+	return listing, err
+}
+
+// Tally implements idempotency.Lister as List does.
+func (m *Member) Tally(ctx context.Context) (map[idempotency.State]int, error) {
+	lister, err := m.lister(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("counting records: %w", err)
+	}
+	return lister.Tally(ctx)
+}
+
+func (m *Member) lister(ctx context.Context) (idempotency.Lister, error) {
+	if err := m.enter(ctx); err != nil {
+		return nil, err
+	}
+	lister, ok := m.fleet.store.(idempotency.Lister)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return lister, nil
 }
 
 // Settle implements idempotency.Store.

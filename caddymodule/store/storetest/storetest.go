@@ -43,7 +43,8 @@ type Harness struct {
 	RealTime bool
 }
 
-// Run runs the suite against the stores that h opens, one for each subtest.
+// Run runs the suite against the stores that h opens, one for each subtest. What
+// concerns idempotency.Lister is skipped for stores that are none.
 func Run(t *testing.T, h Harness) {
 	for _, group := range []struct {
 		name  string
@@ -60,6 +61,8 @@ func Run(t *testing.T, h Harness) {
 		{"context", contextTests, false},
 		{"reopen", reopenTests, false},
 		{"load", loadTests, false},
+		{"list", listTests, false},
+		{"list expiry", listExpiryTests, true},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, test := range group.tests {
