@@ -14,8 +14,9 @@ import (
 
 // The first byte of every encoded record is the version of its layout.
 const (
-	versionBare  = 1 // without label and journal; read, not written any more
-	versionPlain = 2
+	versionBare   = 1 // without label and journal; read, not written any more
+	versionPlain  = 2
+	versionSealed = 3 // encrypted; see seal.go
 )
 
 // ErrDamaged is what errors of Decode wrap.
@@ -77,8 +78,12 @@ func appendTimes(dst []byte, rec *idempotency.Record) []byte {
 
 // Decode returns the record that data encodes. It keeps nothing of data, and
 // it allocates no more than a small multiple of len(data), whatever data is.
-// Its errors wrap ErrDamaged where data is not what Encode wrote.
+// Its errors wrap ErrDamaged where data is not what Encode wrote. Records that
+// are sealed are for a Keyring to decode.
 func Decode(data []byte) (*idempotency.Record, error) {
+	if isSealed(data) {
+		return (*Keyring)(nil).Decode(data)
+	}
 	if len(data) > 0 && !isKnown(data[0]) {
 		return nil, errVersion(data[0])
 	}
@@ -104,7 +109,7 @@ func Decode(data []byte) (*idempotency.Record, error) {
 func isKnown(version byte) bool { return version == versionBare || version == versionPlain }
 
 func errVersion(version byte) error {
-	return fmt.Errorf("decoding record: version %d is unknown, the newest known is %d", version, versionPlain)
+	return fmt.Errorf("decoding record: version %d is unknown, the newest known is %d", version, versionSealed)
 }
 
 // record reads a record of any version, whole.
@@ -184,6 +189,9 @@ const whole = math.MaxInt
 func DecodeHead(data []byte) (rec *idempotency.Record, need int, err error) {
 	if len(data) == 0 {
 		return nil, leastHead, nil
+	}
+	if isSealed(data) {
+		return (*Keyring)(nil).DecodeHead(data)
 	}
 	if !isKnown(data[0]) {
 		return nil, 0, errVersion(data[0])
