@@ -1,0 +1,93 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store/memory"
+	"genesys-sidecar/caddymodule/store/storetest"
+)
+
+// failingStore fails with err, where that is not nil.
+type failingStore struct {
+	idempotency.Store
+	err error
+}
+
+func (s *failingStore) Get(ctx context.Context, id idempotency.ID) (*idempotency.Record, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	return s.Store.Get(ctx, id)
+}
+
+func TestHealthTellsOnceThatAStoreBeginsToFail(t *testing.T) {
+	failed := 0
+	h := &health{failed: func(error) { failed++ }}
+	inner := &failingStore{Store: memory.New(memory.Options{})}
+	s := observed(inner, h)
+	get := func(err error) {
+		inner.err = err
+		_, _ = s.Get(t.Context(), idempotency.ID{})
+	}
+	get(nil)
+	if h.failure.Load() != nil || failed != 0 {
+		t.Fatal("it fails from the start")
+	}
+	down := errors.New("down")
+	get(down)
+	since := h.failure.Load().since
+	get(errors.New("still down"))
+	if f := h.failure.Load(); failed != 1 || f == nil || f.err.Error() != "still down" || !f.since.Equal(since) {
+		t.Errorf("told %d times; %+v", failed, f)
+	}
+	get(nil)
+	if h.failure.Load() != nil {
+		t.Error("it works, and is said to fail")
+	}
+	get(down)
+	if failed != 2 {
+		t.Errorf("told %d times, want 2", failed)
+	}
+}
+
+func TestWhatIsNoFailingOfTheStoreDoesNotCountAsOne(t *testing.T) {
+	h := &health{}
+	inner := &failingStore{Store: memory.New(memory.Options{})}
+	s := observed(inner, h)
+	for _, err := range []error{idempotency.ErrNotOwner, idempotency.ErrFull, context.Canceled} {
+		inner.err = err
+		if _, got := s.Get(t.Context(), idempotency.ID{}); !errors.Is(got, err) {
+			t.Errorf("got %v, want %v", got, err)
+		}
+		if h.failure.Load() != nil {
+			t.Errorf("%v counts as a failing", err)
+		}
+	}
+}
+
+type clockedStore struct{ idempotency.Store }
+
+func (clockedStore) Now() time.Time                  { return time.Unix(7, 0) }
+func (clockedStore) Elapsed(time.Time) time.Duration { return 7 }
+
+func TestAnObservedStoreIsWhatItWas(t *testing.T) {
+	plain := memory.New(memory.Options{})
+	if _, ok := observed(plain, &health{}).(idempotency.SharedStore); ok {
+		t.Error("a plain store becomes a shared one")
+	}
+	if _, ok := observed(plain, &health{}).(idempotency.Clock); ok {
+		t.Error("a plain store gets a clock")
+	}
+	clock, ok := observed(clockedStore{plain}, &health{}).(idempotency.Clock)
+	if !ok || !clock.Now().Equal(time.Unix(7, 0)) {
+		t.Error("the clock is lost")
+	}
+	member := storetest.NewFleet(plain, time.Second).Member()
+	if _, ok := observed(member, &health{}).(idempotency.SharedStore); !ok {
+		t.Error("a shared store becomes a plain one")
+	}
+}
