@@ -15,6 +15,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"genesys-sidecar/caddymodule/store"
 )
 
 // DefaultSweepInterval is how often expired records are removed. They count as
@@ -42,6 +44,11 @@ type Options struct {
 	// SweepInterval is how often expired records are removed. 0:
 	// DefaultSweepInterval. Negative: never, for tests.
 	SweepInterval time.Duration
+
+	// Keyring encrypts records from now on; those that are there stay as they
+	// are. Open refuses a store with records that need a key that it does not
+	// have. nil: they are not encrypted.
+	Keyring *store.Keyring
 
 	// For tests.
 	reopenDelay time.Duration
@@ -133,6 +140,9 @@ func openStore(dir string, opts Options, fsys vfs.FS) (_ *Store, err error) {
 		if err := errors.Join(s.startClock(), s.failed()); err != nil {
 			return nil, errors.Join(err, closeDB(s.db))
 		}
+	}
+	if err := s.checkKeys(); err != nil {
+		return nil, errors.Join(err, closeDB(s.db))
 	}
 	s.background.Go(func() { s.run(opts.SweepInterval) })
 	return s, nil

@@ -2,13 +2,11 @@ package disk
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"genesys-sidecar/caddymodule/idempotency"
-	"genesys-sidecar/caddymodule/store"
 )
 
 // owned returns the record if it is there and owner owns it, else nil.
@@ -39,7 +37,7 @@ func (r row) stored() (*idempotency.Record, error) {
 		return nil, err
 	}
 	defer closer.Close()
-	return r.s.decode(value)
+	return r.decode(value)
 }
 
 // storedSeldom is stored, for a record that most likely is not there: unlike a
@@ -65,15 +63,7 @@ func (r row) storedSeldom() (rec *idempotency.Record, err error) {
 	if err != nil {
 		return nil, r.s.readError(err)
 	}
-	return r.s.decode(value)
-}
-
-func (d *database) decode(value []byte) (*idempotency.Record, error) {
-	rec, err := store.Decode(value)
-	if errors.Is(err, store.ErrDamaged) {
-		return nil, fmt.Errorf("store %s: %w", d.dir, withAdvice(fmt.Errorf("%w: %w", ErrDamaged, err)))
-	}
-	return rec, err
+	return r.decode(value)
 }
 
 // unsettled tells whether rec, which is stored, is unsettled.

@@ -29,6 +29,7 @@ type Store struct {
 	clock   *clock    // nil where the options have one
 	noted   time.Time // by the clock, when the database was opened first
 	logger  *slog.Logger
+	keys    store.Keys
 
 	// use is held for reading by every method, so that the database is not
 	// closed or replaced under one.
@@ -91,7 +92,7 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 		s.unsettled.count(rec.Adoption).Add(1)
 		err = errors.Join(err, b.Set(unsettledKey(rec.Adoption, rec.ID), nil, nil))
 	}
-	err = errors.Join(err, setRecord(b, rec), b.Set(expiryKey(rec.Expires, rec.ID), nil, nil))
+	err = errors.Join(err, s.setRecord(b, rec), b.Set(expiryKey(rec.Expires, rec.ID), nil, nil))
 	if err = s.commit(b, err); err != nil {
 		return nil, fmt.Errorf("claiming record: %w", err)
 	}
@@ -130,7 +131,7 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 			err = errors.Join(err, b.Set(unsettledKey(rec.Adoption, rec.ID), nil, nil))
 		}
 	}
-	if err = s.commit(b, errors.Join(err, setRecord(b, rec))); err != nil {
+	if err = s.commit(b, errors.Join(err, s.setRecord(b, rec))); err != nil {
 		return fmt.Errorf("finishing record: %w", err)
 	}
 	if settled {
@@ -222,7 +223,7 @@ func (s *Store) Tell(ctx context.Context, id idempotency.ID, owner idempotency.O
 		rec := *old
 		rec.Told = told
 		b := s.db.NewBatch()
-		if err = s.note(b, setRecord(b, &rec)); err == nil {
+		if err = s.note(b, s.setRecord(b, &rec)); err == nil {
 			r.amend(&rec, true)
 		}
 	}
@@ -346,10 +347,10 @@ func (s *Store) syncSoon() {
 }
 
 // setRecord puts rec into b, without its entries in the indexes.
-func setRecord(b *pebble.Batch, rec *idempotency.Record) error {
+func (s *Store) setRecord(b *pebble.Batch, rec *idempotency.Record) error {
 	buf := encodings.Get().(*[]byte)
 	defer encodings.Put(buf)
-	*buf = store.Encode((*buf)[:0], rec)
+	*buf = s.keys.Ring().Encode((*buf)[:0], rec)
 	err := b.Set(recordKey(rec.ID), *buf, nil)
 	if cap(*buf) > maxEncoding {
 		*buf = nil // else one large answer would stay in memory for long
