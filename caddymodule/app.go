@@ -137,6 +137,7 @@ func (a *App) Start() (err error) {
 		o.start()
 	}
 	a.run()
+	a.backend.emitLeftBehind()
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -27,6 +28,8 @@ type backend struct {
 	gate     *idempotency.Gate
 	health   *health
 	tallies  tallies
+
+	leftBehind atomic.Bool // what was left behind in the store has been looked for
 
 	mu       sync.Mutex
 	settings *settings // guarded by mu; nil before init

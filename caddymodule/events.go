@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"sync"
 
 	"go.uber.org/zap"
@@ -57,6 +58,41 @@ func emit(name string, data map[string]any) {
 	default:
 		logger().Warn("too many events wait for their subscribers; one is left out", zap.String("event", name))
 	}
+}
+
+// maxLeftBehind is how many calls that a crash left behind have an event each.
+const maxLeftBehind = 100
+
+// emitLeftBehind emits, once for each time that the store was opened, which calls
+// an earlier process has left behind in it. Of a store that is shared nobody can
+// tell which of its processes is to say so: there, the metrics do.
+func (b *backend) emitLeftBehind() {
+	lister, ok := b.store.(idempotency.Lister)
+	if _, shared := b.store.(idempotency.SharedStore); !ok || shared || b.leftBehind.Swap(true) {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), tallyTimeout)
+		defer cancel()
+		query := idempotency.Query{States: []idempotency.State{idempotency.Started}, Limit: maxLeftBehind}
+		page, err := lister.List(ctx, query)
+		if err != nil {
+			logger().Error("looking for calls that were left behind", zap.Error(err))
+			return
+		}
+		standings, err := b.gate.Standings(ctx, page.Records)
+		if err != nil {
+			logger().Error("looking for calls that were left behind", zap.Error(err))
+			return
+		}
+		for i, rec := range page.Records {
+			if standings[i] != idempotency.Started {
+				left := *rec
+				left.State = standings[i]
+				emitUnknown(&left)
+			}
+		}
+	}()
 }
 
 // emitUnknown emits that nobody can tell whether the call of rec ran.

@@ -567,6 +567,32 @@ func TestEventsReachTheirSubscribers(t *testing.T) {
 	}
 }
 
+func TestWhatACrashLeftIsAnEvent(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	told := make(chan map[string]any, 16)
+	alarms := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var e map[string]any
+		if err := json.NewDecoder(r.Body).Decode(&e); err != nil {
+			t.Error(err)
+		}
+		told <- e
+	}))
+	defer alarms.Close()
+	s := newSidecar(t, p, options{})
+	s.rewrite(t, "\tlog {", "\tevents {\n\t\ton unknown_outcome genesys_webhook "+alarms.URL+"\n\t}\n\tlog {")
+	r := ordered("order-17")
+	r.header = append(r.header, "Sandbox-Fault", "slow=1h; times=1")
+	s.crashDuring(t, r)
+	select {
+	case e := <-told:
+		if data := e["data"].(map[string]any); data["call"] != s.theCall(t, "unknown").ID || data["state"] != "unknown" {
+			t.Errorf("told %v", e)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("no event")
+	}
+}
+
 // rewrite replaces text in the sidecar's Caddyfile.
 func (s *sidecar) rewrite(t *testing.T, old, text string) {
 	t.Helper()
