@@ -110,6 +110,7 @@ func TestKillLosesNothingThatWasAcknowledged(t *testing.T) {
 				t.Errorf("%s has lost its answer", name)
 			}
 		}
+		wantIndexes(t, s)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}

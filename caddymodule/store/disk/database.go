@@ -16,6 +16,7 @@ import (
 // next: after a failed write everything that is known of it is read anew.
 type database struct {
 	dir       string // of the store
+	logger    *slog.Logger
 	db        *pebble.DB
 	guard     *guard
 	unsettled *tally
@@ -25,7 +26,7 @@ type database struct {
 // are held.
 func openDatabase(dir string, logger *slog.Logger, fsys vfs.FS) (_ database, err error) {
 	name := filepath.Join(dir, dbName)
-	d := database{dir: dir, guard: newGuard(), unsettled: new(tally)}
+	d := database{dir: dir, logger: logger, guard: newGuard(), unsettled: new(tally)}
 	seal := newSeal(fsys, name)
 	if err := seal.verify(); err != nil {
 		return database{}, err
@@ -88,7 +89,7 @@ func closeDB(db *pebble.DB) (err error) {
 }
 
 // checkFormat checks that the database is of a layout that we know, and makes it
-// of the newest: each so far has taken what the one before has written.
+// of the newest. What formats 1 and 2 have written is taken as it is.
 func (d *database) checkFormat() error {
 	value, err := d.get(formatKey)
 	if err != nil {
@@ -101,7 +102,7 @@ func (d *database) checkFormat() error {
 	case v > format:
 		return fmt.Errorf("it was written by a newer version (its format is %d, the newest known is %d)", v, format)
 	case v < format:
-		return d.db.Set(formatKey, binary.AppendUvarint(nil, format), pebble.Sync)
+		return d.takeOver()
 	}
 	return nil
 }

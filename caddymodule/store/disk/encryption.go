@@ -37,6 +37,20 @@ func (s *Store) checkKeys() error {
 // decode decodes the record of r.
 func (r row) decode(value []byte) (*idempotency.Record, error) {
 	rec, err := r.s.keys.Ring().Decode(value)
+	return r.decoded(value, rec, err)
+}
+
+// decodeHead is decode, without the body.
+func (r row) decodeHead(value []byte) (*idempotency.Record, error) {
+	rec, need, err := r.s.keys.Ring().DecodeHead(value)
+	if err == nil && need > 0 {
+		err = fmt.Errorf("decoding record: %w: it ends too early", store.ErrDamaged)
+	}
+	return r.decoded(value, rec, err)
+}
+
+// decoded returns rec, which value was decoded to, or what err means.
+func (r row) decoded(value []byte, rec *idempotency.Record, err error) (*idempotency.Record, error) {
 	var missing *store.NoKeyError
 	switch {
 	case err == nil && rec.ID != r.id:

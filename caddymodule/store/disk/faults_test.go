@@ -79,6 +79,7 @@ func TestAnyOneFaultOfTheDiskLosesNothing(t *testing.T) {
 				if gone, err := missing(well, acknowledged); gone > 0 || err != nil {
 					t.Errorf("after fault %d, %d of %d records are gone, %v", n, gone, len(acknowledged), err)
 				}
+				wantIndexes(t, well)
 				if err := well.Close(); err != nil {
 					t.Error(err)
 				}

@@ -1,8 +1,6 @@
 package disk
 
 import (
-	"encoding/binary"
-	"math"
 	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
@@ -14,6 +12,8 @@ const (
 	keyspaceRecord    = 'r' // ID -> record
 	keyspaceUnsettled = 'u' // adoption ID, ID -> nothing
 	keyspaceExpiry    = 'x' // expiry, as foreseen by the claim, ID -> nothing
+	keyspaceStarted   = 't' // start, ID -> nothing
+	keyspaceOpen      = 'o' // start, ID -> nothing, of those that are not Done
 )
 
 // formatKey is where the version of this package's layout is kept, a uvarint.
@@ -22,8 +22,9 @@ var formatKey = []byte{keyspaceMeta, 'f', 'o', 'r', 'm', 'a', 't'}
 // format is the version of the keyspaces above and what is in them. The
 // records themselves carry a version of their own. In format 1, each record had
 // exactly one entry in the expiry index, at its expiry. Since 2 an entry tells
-// only when to look at the record.
-const format = 2
+// only when to look at the record. Format 3 has the keyspaces that listings go
+// through, t and o (see index.go).
+const format = 3
 
 func recordKey(id idempotency.ID) []byte {
 	return append([]byte{keyspaceRecord}, id[:]...)
@@ -34,18 +35,8 @@ func expiryKey(expires time.Time, id idempotency.ID) []byte {
 	return append(expiryPrefix(expires), id[:]...)
 }
 
-// expiryPrefix is where the records start that expire at t. Times that no int64
-// of nanoseconds holds sort first or last; that is where they belong.
-func expiryPrefix(t time.Time) []byte {
-	n := t.UnixNano()
-	switch {
-	case t.Before(time.Unix(0, math.MinInt64)):
-		n = math.MinInt64
-	case t.After(time.Unix(0, math.MaxInt64)):
-		n = math.MaxInt64
-	}
-	return binary.BigEndian.AppendUint64([]byte{keyspaceExpiry}, uint64(n)^1<<63) // negative ones first
-}
+// expiryPrefix is where the records start that expire at t.
+func expiryPrefix(t time.Time) []byte { return sortable([]byte{keyspaceExpiry}, t) }
 
 func unsettledKey(adoption idempotency.AdoptionID, id idempotency.ID) []byte {
 	return append(unsettledPrefix(adoption), id[:]...)

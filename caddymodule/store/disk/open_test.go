@@ -165,8 +165,15 @@ func TestAStoreOfAnOlderVersionIsTakenOver(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, dir, Options{})
 	names := fill(t, s, 3)
-	if err := s.db.Set(formatKey, binary.AppendUvarint(nil, format-1), pebble.Sync); err != nil {
-		t.Fatal(err)
+	b := s.db.NewBatch()
+	for _, err := range []error{ // format 1 had no indexes of listings
+		b.DeleteRange([]byte{keyspaceStarted}, []byte{keyspaceStarted + 1}, nil),
+		b.Set(formatKey, binary.AppendUvarint(nil, 1), nil),
+		b.Commit(pebble.Sync),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

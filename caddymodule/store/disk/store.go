@@ -92,7 +92,7 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 		s.unsettled.count(rec.Adoption).Add(1)
 		err = errors.Join(err, b.Set(unsettledKey(rec.Adoption, rec.ID), nil, nil))
 	}
-	err = errors.Join(err, s.setRecord(b, rec), b.Set(expiryKey(rec.Expires, rec.ID), nil, nil))
+	err = errors.Join(err, s.setRecord(b, rec), place(b, old, rec), b.Set(expiryKey(rec.Expires, rec.ID), nil, nil))
 	if err = s.commit(b, err); err != nil {
 		return nil, fmt.Errorf("claiming record: %w", err)
 	}
@@ -131,7 +131,7 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 			err = errors.Join(err, b.Set(unsettledKey(rec.Adoption, rec.ID), nil, nil))
 		}
 	}
-	if err = s.commit(b, errors.Join(err, s.setRecord(b, rec))); err != nil {
+	if err = s.commit(b, errors.Join(err, s.setRecord(b, rec), place(b, old, rec))); err != nil {
 		return fmt.Errorf("finishing record: %w", err)
 	}
 	if settled {
@@ -156,7 +156,7 @@ func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotenc
 	if err == nil && old != nil {
 		b := s.db.NewBatch()
 		settled, err = r.settle(b, old)
-		err = s.commit(b, errors.Join(err, b.Delete(recordKey(id), nil), b.Delete(expiryKey(old.Expires, id), nil)))
+		err = s.commit(b, errors.Join(err, place(b, old, nil), b.Delete(recordKey(id), nil), b.Delete(expiryKey(old.Expires, id), nil)))
 	}
 	if err != nil {
 		return fmt.Errorf("releasing record: %w", err)

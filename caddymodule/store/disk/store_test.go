@@ -26,7 +26,7 @@ func TestConformance(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return s
+		return checkedStore{s, t}
 	}
 	storetest.Run(t, storetest.Harness{Open: open, Reopen: open})
 }

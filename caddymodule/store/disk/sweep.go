@@ -124,7 +124,7 @@ func (s *Store) removeExpired(key []byte) (gone bool, err error) {
 		gone = true
 		var settleErr error
 		settled, settleErr = r.settle(b, rec)
-		err = errors.Join(err, settleErr, b.Delete(recordKey(id), nil))
+		err = errors.Join(err, settleErr, place(b, rec, nil), b.Delete(recordKey(id), nil))
 	default:
 		// It was finished later than its claim foresaw, or claimed again, or it
 		// is kept beyond its time.
