@@ -53,18 +53,28 @@ func (u KeyUses) Add(id KeyID, until time.Time) {
 
 // KeysMissingError is the error for a store with records that need a key which
 // its keyring does not have.
-type KeysMissingError struct{ Uses KeyUses }
+type KeysMissingError struct {
+	Uses KeyUses
+
+	// Err is why it is not known which records need the keys. nil: it is.
+	Err error
+}
+
+// Unwrap returns Err.
+func (e *KeysMissingError) Unwrap() error { return e.Err }
 
 func (e *KeysMissingError) Error() string {
 	var parts []string
 	for _, id := range slices.SortedFunc(maps.Keys(e.Uses), func(a, b KeyID) int { return slices.Compare(a[:], b[:]) }) {
 		use := e.Uses[id]
-		records := fmt.Sprintf("%d records need", use.Records)
-		if use.Records == 1 {
-			records = "1 record needs"
+		records := fmt.Sprintf("%d records need it, the last until %s", use.Records, use.Until.UTC().Format(time.RFC3339))
+		switch {
+		case e.Err != nil:
+			records = fmt.Sprintf("whether records need it still cannot be found out: %v", e.Err)
+		case use.Records == 1:
+			records = "1 record needs it, until " + use.Until.UTC().Format(time.RFC3339)
 		}
-		parts = append(parts, fmt.Sprintf("it is encrypted with key %s, which encryption_key does not have (%s it, the last until %s)",
-			id, records, use.Until.UTC().Format(time.RFC3339)))
+		parts = append(parts, fmt.Sprintf("it is encrypted with key %s, which encryption_key does not have (%s)", id, records))
 	}
 	return strings.Join(parts, ", and ") + "; add that key to encryption_key, after the first one, until then; " +
 		"without it, only an empty store can be used, which forgets every answer"
@@ -143,9 +153,13 @@ func unusedKeys(ctx context.Context, ring *Keyring, list KeyList) ([]KeyID, erro
 	uses, err := list.Uses(ctx, missing)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("finding out whether keys are in use: %w", err)
+		uses = make(KeyUses)
+		for _, id := range missing {
+			uses[id] = KeyUse{}
+		}
+		return nil, &KeysMissingError{uses, err}
 	case len(uses) > 0:
-		return nil, &KeysMissingError{uses}
+		return nil, &KeysMissingError{uses, nil}
 	}
 	return missing, nil
 }

@@ -39,8 +39,9 @@ const (
 	headSize    = 75
 )
 
-// encode returns rec as it stands in Redis after its claim.
-func encode(rec *idempotency.Record) string {
+// encode returns rec as it stands in Redis after its claim, encrypted with keys
+// but for the head.
+func encode(keys *store.Keyring, rec *idempotency.Record) string {
 	b := make([]byte, headSize, headSize+512)
 	b[0] = layoutVersion
 	b[unsettledAt], b[watchedAt] = '0', '0'
@@ -51,7 +52,7 @@ func encode(rec *idempotency.Record) string {
 	copy(b[toldAt:], encodeTime(rec.Told))
 	copy(b[ownerAt:], rec.Owner[:])
 	copy(b[adoptionAt:], rec.Adoption[:])
-	return string(store.Encode(b, rec))
+	return string(keys.Encode(b, rec))
 }
 
 // entry is a record as it stands in Redis. Where there is none, it is zero.
@@ -60,7 +61,7 @@ type entry struct {
 	unsettled bool
 }
 
-func decode(value []byte) (entry, error) {
+func decode(keys *store.Keyring, value []byte) (entry, error) {
 	if len(value) == 1+len(idempotency.Owner{}) && value[0] == 0 {
 		return entry{}, nil
 	}
@@ -70,9 +71,12 @@ func decode(value []byte) (entry, error) {
 	if len(value) < headSize {
 		return entry{}, errors.New("decoding record: it ends within its head")
 	}
-	rec, err := store.Decode(value[headSize:])
+	rec, err := keys.Decode(value[headSize:])
 	if err != nil {
 		return entry{}, err
+	}
+	if idempotency.Owner(value[ownerAt:adoptionAt]) != rec.Owner || idempotency.AdoptionID(value[adoptionAt:headSize]) != rec.Adoption {
+		return entry{}, fmt.Errorf("decoding record: %w: its head is that of another", store.ErrDamaged)
 	}
 	copy(rec.Attendant[:], value[attendantAt:])
 	rec.Told = decodeTime(value[toldAt:])

@@ -28,7 +28,7 @@ func sample() *idempotency.Record {
 
 func TestARecordComesBackAsItWentIn(t *testing.T) {
 	rec := sample()
-	got, err := decode([]byte(encode(rec)))
+	got, err := decode(nil, []byte(encode(nil, rec)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestARecordComesBackAsItWentIn(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, rec)
 	}
 	rec.Adoption, rec.Told = idempotency.AdoptionID{}, time.Time{}
-	if got, err := decode([]byte(encode(rec))); err != nil || got.unsettled || !got.Told.IsZero() {
+	if got, err := decode(nil, []byte(encode(nil, rec))); err != nil || got.unsettled || !got.Told.IsZero() {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
@@ -44,7 +44,7 @@ func TestARecordComesBackAsItWentIn(t *testing.T) {
 // The scripts have these places as numbers.
 func TestTheHeadIsWhereTheScriptsLookForIt(t *testing.T) {
 	rec := sample()
-	value := encode(rec)
+	value := encode(nil, rec)
 	for _, part := range []struct {
 		name        string
 		first, last int // counting from 1, as Lua does
@@ -66,7 +66,7 @@ func TestTheHeadIsWhereTheScriptsLookForIt(t *testing.T) {
 }
 
 func TestAValueThatIsNoRecordIsRefused(t *testing.T) {
-	value := encode(sample())
+	value := encode(nil, sample())
 	for name, damaged := range map[string]string{
 		"empty":             "",
 		"half a head":       value[:headSize/2],
@@ -75,7 +75,7 @@ func TestAValueThatIsNoRecordIsRefused(t *testing.T) {
 		"a flipped bit":     value[:headSize+20] + "!" + value[headSize+21:],
 		"of a later layout": "\x02" + value[1:],
 	} {
-		if _, err := decode([]byte(damaged)); err == nil {
+		if _, err := decode(nil, []byte(damaged)); err == nil {
 			t.Errorf("%s was taken for a record", name)
 		} else if name == "of a later layout" && !strings.Contains(err.Error(), "layout 2") {
 			t.Errorf("%s: %v", name, err)

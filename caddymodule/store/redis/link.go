@@ -32,6 +32,9 @@ func (l *link) get() (rueidis.Client, error) {
 		return *c, nil
 	}
 	if why := l.why.Load(); why != nil {
+		if isKeyTrouble(*why) {
+			return nil, fmt.Errorf("the store in redis cannot be used: %w", *why)
+		}
 		return nil, fmt.Errorf("%w: %w", errUnavailable, *why)
 	}
 	return nil, errUnavailable
@@ -52,7 +55,11 @@ func (s *Store) connect(ctx context.Context) (rueidis.Client, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.options.CommandTimeout)
 	defer cancel()
-	if err := s.inspect(ctx, client); err != nil {
+	err = s.inspect(ctx, client)
+	if err == nil {
+		err = s.checkKeys(client)
+	}
+	if err != nil {
 		client.Close()
 		return nil, err
 	}
@@ -118,11 +125,13 @@ func (s *Store) tend(client rueidis.Client) (served bool, why error) {
 
 	ticker := time.NewTicker(s.options.Lease / 4)
 	defer ticker.Stop()
+	keyNoted := time.Now() // when it was connected
 	for {
 		select {
 		case <-s.closing:
 			return true, nil
 		case <-ticker.C:
+			s.noteKey(client, &keyNoted)
 		case <-s.poked:
 		}
 		if why := s.beat(client); why != nil {
@@ -139,7 +148,13 @@ func (s *Store) mendLink() {
 
 func (s *Store) breakLink(why error) {
 	s.link.client.Store(nil)
-	if s.link.why.Swap(&why) == nil {
+	was := s.link.why.Swap(&why)
+	switch {
+	case isKeyTrouble(why):
+		if was == nil || !isKeyTrouble(*was) {
+			s.log.Error("the store in redis cannot be used; calls are refused until it can", slog.Any("error", why))
+		}
+	case was == nil:
 		s.log.Error("redis does not answer; calls are refused until it does", slog.Any("error", why))
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"genesys-sidecar/caddymodule/store"
 )
 
 // Defaults of Options.
@@ -63,6 +65,11 @@ type Options struct {
 
 	// WaitTimeout bounds that wait. It must be positive where WaitReplicas is.
 	WaitTimeout time.Duration
+
+	// Keyring encrypts records from now on; those that are there stay as they
+	// are. Where some need a key that it does not have, the store refuses
+	// everything. nil: they are not encrypted.
+	Keyring *store.Keyring
 
 	// Logger is told what an operator should know. nil: nobody.
 	Logger *slog.Logger

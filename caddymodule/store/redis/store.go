@@ -28,13 +28,19 @@ type Store struct {
 	pulse   pulse
 	watches watches
 	drops   drops
+	keys    store.Keys
 
 	poked   chan struct{} // a beat is wanted at once
 	close   func()
 	closing chan struct{} // closed by close
 	stopped chan struct{} // closed when the link is no longer tended
 
-	inspected inspection
+	inspected  inspection
+	keyTrouble keyTrouble
+
+	// writing is held for reading while a record is encoded and sent, so that
+	// it is known when the last was that is encrypted with a key that goes.
+	writing sync.RWMutex
 }
 
 var _ idempotency.SharedStore = (*Store)(nil)
@@ -58,6 +64,7 @@ func Open(o Options) (*Store, error) {
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
+	s.keys.Set(o.Keyring)
 	s.close = sync.OnceFunc(func() { close(s.closing) })
 	client, why := s.connect(context.Background())
 	if why == nil {
@@ -77,27 +84,32 @@ func (s *Store) Get(ctx context.Context, id idempotency.ID) (*idempotency.Record
 	if err != nil {
 		return nil, fmt.Errorf("getting record: %w", err)
 	}
-	e, err := parseEntry(result)
+	e, err := s.parseEntry(id, result)
 	if err != nil {
 		return nil, fmt.Errorf("getting record: %w", err)
 	}
 	return e.Record, nil
 }
 
-func parseEntry(result rueidis.RedisResult) (entry, error) {
+func (s *Store) parseEntry(id idempotency.ID, result rueidis.RedisResult) (entry, error) {
 	value, err := result.AsBytes()
 	switch {
 	case rueidis.IsRedisNil(err):
 		return entry{}, nil
 	case err != nil:
 		return entry{}, err
-	default:
-		return decode(value)
 	}
+	e, err := decode(s.keys.Ring(), value)
+	if err == nil && e.Record != nil && e.ID != id {
+		return entry{}, fmt.Errorf("decoding record: %w: it is the record of another call", store.ErrDamaged)
+	}
+	return e, err
 }
 
 // Claim implements idempotency.Store.
 func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempotency.Owner) (*idempotency.Record, error) {
+	s.writing.RLock()
+	defer s.writing.RUnlock()
 	result, err := s.execDurably(ctx, s.listed(listScript, rec, s.claim(rec, over))...)
 	incomplete := errors.Is(err, errTooFewReplicas) || errors.Is(err, errAside)
 	switch {
@@ -106,7 +118,7 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	case err != nil && !incomplete:
 		return nil, fmt.Errorf("claiming record: %w", err)
 	}
-	standing, wrong := parseEntry(result)
+	standing, wrong := s.parseEntry(rec.ID, result)
 	switch {
 	case wrong != nil:
 		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, wrong)
@@ -122,11 +134,13 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 
 // Renew implements idempotency.SharedStore.
 func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotency.Record, error) {
+	s.writing.RLock()
+	defer s.writing.RUnlock()
 	result, err := s.exec(ctx, s.listed(listAlwaysScript, rec, s.claim(rec, idempotency.Owner{}))...)
 	if err != nil {
 		return nil, fmt.Errorf("renewing claim: %w", err)
 	}
-	standing, err := parseEntry(result)
+	standing, err := s.parseEntry(rec.ID, result)
 	if err != nil {
 		return nil, fmt.Errorf("renewing claim: %w", err)
 	}
@@ -135,7 +149,7 @@ func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotenc
 
 func (s *Store) claim(rec *idempotency.Record, over idempotency.Owner) evaluation {
 	return evaluation{claimScript, s.recordKey(rec.ID), []string{
-		encode(rec), s.ttl(rec), string(rec.Owner[:]), string(over[:]), s.channel(), string(rec.ID[:]),
+		encode(s.keys.Ring(), rec), s.ttl(rec), string(rec.Owner[:]), string(over[:]), s.channel(), string(rec.ID[:]),
 		strconv.FormatInt(s.pulse.remoteMillis(time.Now().Add(latestClaim)), 10),
 	}}
 }
@@ -146,8 +160,10 @@ const latestClaim = idempotency.ClaimGrace - time.Second
 
 // Finish implements idempotency.Store.
 func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
+	s.writing.RLock()
+	defer s.writing.RUnlock()
 	finish := evaluation{finishScript, s.recordKey(rec.ID), []string{
-		encode(rec), s.ttl(rec), string(rec.Owner[:]), s.channel(), string(rec.ID[:]),
+		encode(s.keys.Ring(), rec), s.ttl(rec), string(rec.Owner[:]), s.channel(), string(rec.ID[:]),
 	}}
 	result, err := s.execDurably(ctx, s.listed(listAlwaysScript, rec, finish)...) // it may live longer now
 	if err != nil {
@@ -270,7 +286,8 @@ func (s *Store) getAll(ctx context.Context, members []string) ([]entry, error) {
 		results := c.DoMulti(ctx, gets...)
 		for i, r := range results {
 			var err error
-			if entries[i], err = parseEntry(r); err != nil {
+			id, _ := parseMember(members[i])
+			if entries[i], err = s.parseEntry(id, r); err != nil {
 				return rueidis.NewErrorResult(err)
 			}
 		}
