@@ -9,6 +9,12 @@
 // made as records.new and then renamed, so that records/ is either whole or
 // damaged, never half made.
 //
+// # Encryption
+//
+// Where there is a keyring, records are sealed (see package store), and which keys
+// they may need stands beside them. What was written in the clear before stays
+// readable until it has expired and Pebble has compacted it away.
+//
 // # Damage
 //
 // A database that has lost something is refused, never mended, and never taken

@@ -19,6 +19,9 @@
 // clock (see beat.go). On the channel <prefix>news stands which record has
 // changed that somebody waits for, and whom somebody asks for a sign of life.
 //
+// Where there is a keyring, what follows the head is sealed (see package store),
+// and <prefix>k is a sorted set of the keys that records may need.
+//
 // # Lost replies
 //
 // A change whose reply is lost is sent once more. That is no guess: a claim that
