@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"go.uber.org/zap"
+
+	"genesys-sidecar/caddymodule/store"
 )
 
 func init() {
@@ -35,8 +37,21 @@ type App struct {
 	// Where answers are kept. Default: `disk`.
 	StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=http.handlers.genesys_cloud.storage inline_key=backend"`
 
+	// What records are encrypted with where they are kept: the first key
+	// encrypts, all decrypt. Each is 32 bytes in base64 or 64 hexadecimal digits
+	// (`openssl rand -base64 32` makes one); placeholders are replaced, so that
+	// it can stand in a file or the environment. `memory` keeps nothing and has
+	// no use for them. Default: none, and records are not encrypted.
+	//
+	// To change the key, put the new one in front of the old, and take the old
+	// one away once `retention` has passed: a key that records still need cannot
+	// be taken away. In a fleet, first give all sidecars the new key as the second
+	// one: a sidecar cannot read what is encrypted with a key that it does not have.
+	EncryptionKeys []string `json:"encryption_keys,omitempty"`
+
 	orgs    map[string]*organization // by name; "" is the default one, if there is one
 	backend *backend
+	keyring *store.Keyring
 
 	// What Start replaced, to be put back if the configuration fails after all.
 	settings, formerSettings *settings
@@ -107,12 +122,15 @@ func (a *App) provisionStore(ctx caddy.Context) error {
 		return fmt.Errorf("loading store: module %T is no store", loaded)
 	}
 	key := storage.Identity()
-	if a.backend, err = loadBackend(key, storage); err != nil {
+	if err := a.provisionKeys(); err != nil {
+		return err
+	}
+	if a.backend, err = loadBackend(key, storage, a.keyring); err != nil {
 		return err
 	}
 	a.backendKey = key
 
-	a.settings = &settings{cacheSize: defaultCacheSize, storage: storage}
+	a.settings = &settings{cacheSize: defaultCacheSize, storage: storage, keyring: a.keyring}
 	if a.CacheSize != nil {
 		a.settings.cacheSize = *a.CacheSize
 	}

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 )
 
 // backends holds open stores by their physical identity: a new configuration
@@ -40,6 +41,7 @@ type backend struct {
 type settings struct {
 	cacheSize int64
 	storage   Storage
+	keyring   *store.Keyring
 }
 
 const (
@@ -57,12 +59,12 @@ const (
 var closing sync.Map
 
 // loadBackend returns the backend of identity, opened by storage if need be.
-func loadBackend(identity string, storage Storage) (*backend, error) {
+func loadBackend(identity string, storage Storage, keys *store.Keyring) (*backend, error) {
 	loaded, _, err := backends.LoadOrNew(identity, func() (caddy.Destructor, error) {
 		if err := awaitClosing(identity); err != nil {
 			return nil, err
 		}
-		store, err := storage.Open(slog.New(liveLog{}))
+		opened, err := storage.Open(OpenOptions{Logger: slog.New(liveLog{}), Keyring: keys})
 		if err != nil {
 			return nil, err
 		}
@@ -71,8 +73,8 @@ func loadBackend(identity string, storage Storage) (*backend, error) {
 		}}
 		return &backend{
 			identity: identity,
-			store:    store,
-			gate:     idempotency.NewGate(observed(store, h), idempotency.Limits{}, slog.New(liveLog{})),
+			store:    opened,
+			gate:     idempotency.NewGate(observed(opened, h), idempotency.Limits{}, slog.New(liveLog{})),
 			health:   h,
 		}, nil
 	})
@@ -89,7 +91,7 @@ func (b *backend) init(s *settings) error {
 	if b.settings != nil {
 		return nil
 	}
-	return b.applyLocked(s)
+	return b.applyLocked(s, s.keyring)
 }
 
 // apply applies s and returns what it replaced.
@@ -97,7 +99,7 @@ func (b *backend) apply(s *settings) (former *settings, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	former = b.settings
-	return former, b.applyLocked(s)
+	return former, b.applyLocked(s, s.keyring)
 }
 
 // revert applies former in place of s, if s is what the backend has.
@@ -107,10 +109,19 @@ func (b *backend) revert(s, former *settings) error {
 	if b.settings != s || former == nil {
 		return nil
 	}
-	return b.applyLocked(former)
+	// Records may be encrypted with a new key by now. When the process exits,
+	// that is the one that it is started with again.
+	keys := s.keyring
+	if !caddy.Exiting() {
+		keys = former.keyring.With(s.keyring)
+	}
+	return b.applyLocked(former, keys)
 }
 
-func (b *backend) applyLocked(s *settings) error {
+func (b *backend) applyLocked(s *settings, keys *store.Keyring) error {
+	if err := b.reconfigureLocked(s, keys); err != nil {
+		return err
+	}
 	if b.settings == nil || b.settings.cacheSize != s.cacheSize {
 		cache, err := idempotency.NewCache(s.cacheSize)
 		if err != nil {
@@ -118,10 +129,19 @@ func (b *backend) applyLocked(s *settings) error {
 		}
 		b.gate.SetCache(cache).Close()
 	}
-	if r, ok := s.storage.(reconfigurer); ok {
-		r.reconfigure(b.store)
-	}
 	b.settings = s
+	return nil
+}
+
+// reconfigureLocked has the open store take over what it can.
+func (b *backend) reconfigureLocked(s *settings, keys *store.Keyring) error {
+	r, ok := s.storage.(reconfigurer)
+	switch {
+	case ok:
+		return r.reconfigure(b.store, keys)
+	case b.settings != nil && !b.settings.keyring.Equal(keys):
+		return fmt.Errorf("store %s cannot change its encryption_key while it is open; restart the sidecar", kindOf(b.identity))
+	}
 	return nil
 }
 

@@ -33,6 +33,7 @@ func init() {
 //	        store         disk [<dir>]
 //	        store         memory [{ max_size <size> }]
 //	        store         redis <url>... [{ ... }]
+//	        encryption_key <key>...
 //	        organization <name> {
 //	            region        <name>
 //	            api_url       <url>
@@ -78,10 +79,12 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				err = a.parseCache(d)
 			case "store":
 				err = a.parseStore(d)
+			case "encryption_key":
+				err = a.parseKeys(d)
 			case "organization":
 				err = a.parseOrganization(d)
 			default:
-				err = d.Errf("unknown option %q; genesys has region, api_url, login_url, client_id, client_secret, login_transport, cache, store and organization", name)
+				err = d.Errf("unknown option %q; genesys has region, api_url, login_url, client_id, client_secret, login_transport, cache, store, encryption_key and organization", name)
 			}
 		}
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 	"genesys-sidecar/caddymodule/store/disk"
 	"genesys-sidecar/caddymodule/store/memory"
 )
@@ -30,13 +31,25 @@ type Storage interface {
 	// configurations with the same Identity share one open store.
 	Identity() string
 
-	// Open opens the store. log outlives the configuration.
-	Open(log *slog.Logger) (idempotency.Store, error)
+	// Open opens the store.
+	Open(o OpenOptions) (idempotency.Store, error)
+}
+
+// OpenOptions are what a store is opened with beside its own configuration.
+type OpenOptions struct {
+	// Logger outlives the configuration.
+	Logger *slog.Logger
+
+	// Keyring encrypts what the store keeps outside the process: a store that
+	// does so and cannot encrypt has to refuse one. nil: nothing is encrypted.
+	Keyring *store.Keyring
 }
 
 // reconfigurer is a Storage with settings that an open store can take over.
 type reconfigurer interface {
-	reconfigure(store idempotency.Store)
+	// reconfigure makes opened go by the settings, and encrypt with keys, or
+	// changes nothing and fails.
+	reconfigure(opened idempotency.Store, keys *store.Keyring) error
 }
 
 // DiskStorage keeps answers in a database on disk. They survive the end of the
@@ -114,9 +127,21 @@ func (s *DiskStorage) Identity() string { return "disk:" + s.dir }
 func (s *DiskStorage) where() string { return s.dir }
 
 // Open implements Storage.
-func (s *DiskStorage) Open(log *slog.Logger) (idempotency.Store, error) {
+func (s *DiskStorage) Open(o OpenOptions) (idempotency.Store, error) {
 	makeRoomForSyncs()
-	return disk.Open(s.dir, disk.Options{Logger: log})
+	return disk.Open(s.dir, disk.Options{Logger: o.Logger, Keyring: o.Keyring})
+}
+
+func (*DiskStorage) reconfigure(opened idempotency.Store, keys *store.Keyring) error {
+	return setKeyring(opened, keys)
+}
+
+// setKeyring gives a store that encrypts its keys.
+func setKeyring(opened idempotency.Store, keys *store.Keyring) error {
+	if s, ok := opened.(interface{ SetKeyring(*store.Keyring) error }); ok {
+		return s.SetKeyring(keys)
+	}
+	return nil
 }
 
 // syncProcs is how many goroutines may be in a sync or write of the store while
@@ -136,7 +161,8 @@ var makeRoomForSyncs = sync.OnceFunc(func() {
 })
 
 // MemoryStorage keeps answers in memory. Nothing survives the process: after a
-// restart, a repeat of a call that ran before runs it again.
+// restart, a repeat of a call that ran before runs it again. Nothing is at rest
+// either, so that `encryption_key` has no effect.
 type MemoryStorage struct {
 	// About how many bytes are held at most. When they are full, the oldest
 	// answers go, but not the knowledge that their calls ran; when that alone
@@ -195,19 +221,21 @@ func (s *MemoryStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (*MemoryStorage) Identity() string { return "memory" }
 
 // Open implements Storage.
-func (s *MemoryStorage) Open(*slog.Logger) (idempotency.Store, error) {
+func (s *MemoryStorage) Open(OpenOptions) (idempotency.Store, error) {
 	return memory.New(memory.Options{MaxSize: s.MaxSize}), nil
 }
 
-func (s *MemoryStorage) reconfigure(store idempotency.Store) {
-	if m, ok := store.(*memory.Store); ok {
+func (s *MemoryStorage) reconfigure(opened idempotency.Store, _ *store.Keyring) error {
+	if m, ok := opened.(*memory.Store); ok {
 		m.SetMaxSize(s.MaxSize)
 	}
+	return nil
 }
 
 // Interface guards
 var (
 	_ Storage               = (*DiskStorage)(nil)
+	_ reconfigurer          = (*DiskStorage)(nil)
 	_ caddy.Provisioner     = (*DiskStorage)(nil)
 	_ caddyfile.Unmarshaler = (*DiskStorage)(nil)
 	_ Storage               = (*MemoryStorage)(nil)

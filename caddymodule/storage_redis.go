@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 	"genesys-sidecar/caddymodule/store/redis"
 )
 
@@ -297,15 +297,20 @@ func (s *RedisStorage) Identity() string { return s.identity }
 func (s *RedisStorage) where() string { return strings.Join(s.options.Endpoint.Addresses(), " ") }
 
 // Open implements Storage.
-func (s *RedisStorage) Open(log *slog.Logger) (idempotency.Store, error) {
-	o := s.options
-	o.Logger = log
-	return redis.Open(o)
+func (s *RedisStorage) Open(o OpenOptions) (idempotency.Store, error) {
+	options := s.options
+	options.Logger, options.Keyring = o.Logger, o.Keyring
+	return redis.Open(options)
+}
+
+func (*RedisStorage) reconfigure(opened idempotency.Store, keys *store.Keyring) error {
+	return setKeyring(opened, keys)
 }
 
 // Interface guards
 var (
 	_ Storage               = (*RedisStorage)(nil)
+	_ reconfigurer          = (*RedisStorage)(nil)
 	_ caddy.Provisioner     = (*RedisStorage)(nil)
 	_ caddy.Validator       = (*RedisStorage)(nil)
 	_ caddyfile.Unmarshaler = (*RedisStorage)(nil)

@@ -9,6 +9,11 @@ import (
 
 // ID names a record: a length-prefixed hash of organisation, scope and key,
 // so that one caller's key can never reach another caller's record.
+//
+// Stores keep it, and the other hashes that records are found by, in the clear,
+// even where they encrypt. It tells nothing of a key that nobody can guess; but who
+// has the store and guesses organisation, scope and key can see that the guess was
+// right. So keys should be random, or at least hold nothing personal.
 type ID [sha256.Size]byte
 
 // NewID returns the ID of key as used by scope within organisation.
@@ -26,7 +31,8 @@ func NewHashID(organisation, scope string, fp Fingerprint) ID {
 func (id ID) String() string { return hex.EncodeToString(id[:6]) }
 
 // AdoptionID names all keyless calls that are alike: same organisation, scope
-// and fingerprint. The zero AdoptionID marks a call that brought its own key
+// and fingerprint; who has a store can confirm a guess of all three, as with an
+// ID. The zero AdoptionID marks a call that brought its own key
 // and is never adopted.
 type AdoptionID [sha256.Size]byte
 

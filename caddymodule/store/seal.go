@@ -36,8 +36,8 @@ import (
 // What this does not do: who reads the store still learns how long records are,
 // when calls were made and which were alike; and who can guess a caller's
 // key, with organisation and scope, can confirm the guess by the ID, which is a
-// hash of the three (the same goes for a whole request by the adoption ID). Who can write to
-// the store cannot change a sealed record, but can delete it, put an older
+// hash of the three (the same goes for a whole request by the adoption ID). Who
+// can write to the store cannot change a sealed record, but can delete it, put an older
 // version of it back, or put one in its place that is not sealed: since such
 // records are to be read when a key is added, they are read.
 const (
