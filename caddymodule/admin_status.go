@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -130,8 +131,12 @@ func (a *App) status(now time.Time) *status {
 	return s
 }
 
-// moduleVersion returns the version of this module as it was built.
+// moduleVersion returns the version of this module as it was built: what the
+// program says of itself, if it is the sidecar's own.
 func moduleVersion() string {
+	if own, ok := strings.CutPrefix(caddy.CustomVersion, "genesys-sidecar "); ok {
+		return strings.TrimSuffix(own, ", Caddy")
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
