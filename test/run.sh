@@ -2,8 +2,9 @@
 # Runs all tests: ./test/run.sh [flags of go test]
 #
 # It needs Go. A C compiler, for the race detector, redis-server, the HTTP clients
-# that the sidecar is tried with, and chromium for its page, it installs itself
-# where they are missing and Debian's package manager is there.
+# that the sidecar is tried with, chromium for its page, prometheus for its alerts
+# and systemd-analyze for its unit, it installs itself where they are missing and
+# Debian's package manager is there.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,7 +16,7 @@ command -v node >/dev/null || missing="$missing nodejs"
 command -v python3 >/dev/null || missing="$missing python3"
 command -v systemd-analyze >/dev/null || missing="$missing systemd"
 command -v prometheus >/dev/null || missing="$missing prometheus"
-command -v chromium >/dev/null || missing="$missing chromium"
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing="$missing chromium"
 python3 -c 'import requests' 2>/dev/null || missing="$missing python3-requests"
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
