@@ -267,6 +267,18 @@ func (a *App) find(ctx context.Context, text string) (id idempotency.ID, err err
 	case len(digits) == len(id):
 		return idempotency.ID(digits), nil
 	}
+	if finder, ok := a.backend.store.(idempotency.Finder); ok {
+		ids, err := finder.Find(ctx, digits)
+		switch {
+		case err != nil:
+			return id, fmt.Errorf("%w: %w", idempotency.ErrStore, err)
+		case len(ids) == 0:
+			return id, idempotency.ErrNoRecord
+		case len(ids) > 1:
+			return id, badInput("there are several calls whose ids begin with %s; give all digits", text)
+		}
+		return ids[0], nil
+	}
 	lister, err := a.lister()
 	if err != nil {
 		return id, err

@@ -26,6 +26,13 @@ type Lister interface {
 	Tally(ctx context.Context) (map[State]int, error)
 }
 
+// Finder is a store that finds records by how their IDs begin without looking
+// through all.
+type Finder interface {
+	// Find returns up to two IDs of records that begin with prefix.
+	Find(ctx context.Context, prefix []byte) ([]ID, error)
+}
+
 // Purger is a store that keeps what was removed or replaced in its files for a
 // while.
 type Purger interface {

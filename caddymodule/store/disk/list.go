@@ -44,6 +44,20 @@ func (s *Store) List(ctx context.Context, q idempotency.Query) (idempotency.List
 	}
 }
 
+// Find implements idempotency.Finder.
+func (s *Store) Find(ctx context.Context, prefix []byte) ([]idempotency.ID, error) {
+	if err := s.begin(ctx); err != nil {
+		return nil, fmt.Errorf("finding record: %w", err)
+	}
+	defer s.end()
+	start := append([]byte{keyspaceRecord}, prefix...)
+	ids, err := s.list(start, after(start), 2)
+	if err != nil {
+		return nil, fmt.Errorf("finding record: %w", err)
+	}
+	return ids, nil
+}
+
 // Tally implements idempotency.Lister. It reads every record that is not done.
 func (s *Store) Tally(ctx context.Context) (map[idempotency.State]int, error) {
 	tally := make(map[idempotency.State]int)
