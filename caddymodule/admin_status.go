@@ -13,6 +13,7 @@ import (
 
 	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 )
 
 // status is what GET /genesys/status answers. Durations are in seconds.
@@ -61,6 +62,7 @@ type storeStatus struct {
 	Kind         string         `json:"kind"`
 	Where        string         `json:"where,omitempty"`
 	Shared       bool           `json:"shared"`
+	Encrypted    bool           `json:"encrypted"` // what is written from now on
 	Survives     []string       `json:"survives"`
 	Loses        []string       `json:"loses"`
 	Error        string         `json:"error,omitempty"`
@@ -193,6 +195,8 @@ func (a *App) storeStatus() storeStatus {
 	if d, ok := durability[kind]; ok {
 		s.Survives, s.Loses = d.survives, d.loses
 	}
+	_, encrypts := a.backend.store.(interface{ SetKeyring(*store.Keyring) error })
+	s.Encrypted = encrypts && a.keyring != nil
 	if located, ok := a.settings.storage.(interface{ where() string }); ok {
 		s.Where = located.where()
 	}
