@@ -38,6 +38,7 @@ func TestEveryCaddyfileOfTheREADMELoads(t *testing.T) {
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
 			p := newPlatform(t, sandbox.Config{})
 			s := &sidecar{platform: p, dir: t.TempDir(), env: []string{
+				"GENESYS_ENCRYPTION_KEY=" + strings.Repeat("0f", 32),
 				"BILLING_PASSWORD_HASH=" + passwordHash, "SUPPORT_PASSWORD_HASH=" + passwordHash, "OPS_PASSWORD_HASH=" + passwordHash,
 			}}
 			secretFile := filepath.Join(s.dir, "secret")
