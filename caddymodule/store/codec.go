@@ -228,5 +228,35 @@ func DecodeHead(data []byte) (rec *idempotency.Record, need int, err error) {
 	return rec, 0, nil
 }
 
+// DecodeTimes returns the record that data is the beginning of, or all, with as
+// much as stands before its details: times, ID and owner among it. Where data
+// does not suffice, it returns how many bytes it needs, as DecodeHead does.
+func DecodeTimes(data []byte) (rec *idempotency.Record, need int, err error) {
+	if len(data) == 0 {
+		return nil, leastHead, nil
+	}
+	if isSealed(data) {
+		rec, _, need, err = DecodeClear(data)
+		return rec, need, err
+	}
+	if !isKnown(data[0]) {
+		return nil, 0, errVersion(data[0])
+	}
+	d := decoder{rest: data}
+	rec = new(idempotency.Record)
+	known := byte(knownFlags)
+	if d.byte() == versionBare {
+		known = knownBareFlags
+	}
+	d.head(rec, known)
+	switch {
+	case d.short:
+		return nil, leastHead, nil
+	case d.err != nil:
+		return nil, 0, fmt.Errorf("decoding record: %w: %w", ErrDamaged, d.err)
+	}
+	return rec, 0, nil
+}
+
 // leastHead is more than what precedes the details.
 const leastHead = 256

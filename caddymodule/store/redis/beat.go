@@ -124,7 +124,7 @@ func (s *Store) beat(client rueidis.Client) error {
 		return because(ctx, client.Do(ctx, client.B().Ping().Build()).Error())
 	}
 	sent := time.Now()
-	beat := evaluation{beatScript, s.processKey(process), []string{strconv.FormatInt(remembered.Milliseconds(), 10)}}
+	beat := evaluation{script: beatScript, key: s.processKey(process), args: []string{strconv.FormatInt(remembered.Milliseconds(), 10)}}
 	found, now, err := parseTimes(evaluate(ctx, client, []evaluation{beat})[0])
 	if err != nil {
 		return because(ctx, err)
@@ -192,7 +192,7 @@ func (s *Store) Life(ctx context.Context, p idempotency.Process) (idempotency.Li
 
 // life is Life, and returns what Redis noted when p was last heard of; 0: never.
 func (s *Store) life(ctx context.Context, p idempotency.Process) (life idempotency.Life, noted int64, err error) {
-	result, err := s.exec(ctx, evaluation{lifeScript, s.processKey(p), nil})
+	result, err := s.exec(ctx, evaluation{script: lifeScript, key: s.processKey(p), args: nil})
 	if err != nil {
 		return life, 0, fmt.Errorf("asking for a process's life: %w", err)
 	}

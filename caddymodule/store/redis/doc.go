@@ -15,6 +15,10 @@
 // is a sorted set of IDs, each with the owner of the claim that put it there. It
 // may hold more than what is unsettled, never less; the head decides.
 //
+// For operators, <prefix>t has the places of all records in a listing, and
+// <prefix>o those of the ones that are not done (see place.go). Nothing but listings
+// goes by them: what is there and leads nowhere is passed over.
+//
 // <prefix>p:<process> holds when a process was last heard of, by the server's
 // clock (see beat.go). On the channel <prefix>news stands which record has
 // changed that somebody waits for, and whom somebody asks for a sign of life.

@@ -136,7 +136,7 @@ func (l keyList) Listed(ctx context.Context) (ids []store.KeyID, err error) {
 
 // Note implements store.KeyList.
 func (l keyList) Note(ctx context.Context, id store.KeyID) error {
-	note := evaluation{noteKeyScript, l.key(), []string{id.String()}}
+	note := evaluation{script: noteKeyScript, key: l.key(), args: []string{id.String()}}
 	return evaluate(ctx, l.client, []evaluation{note})[0].Error()
 }
 
@@ -146,7 +146,7 @@ func (l keyList) Drop(ctx context.Context, ids []store.KeyID) error {
 	for _, id := range ids {
 		args = append(args, id.String())
 	}
-	return evaluate(ctx, l.client, []evaluation{{dropKeysScript, l.key(), args}})[0].Error()
+	return evaluate(ctx, l.client, []evaluation{{script: dropKeysScript, key: l.key(), args: args}})[0].Error()
 }
 
 // Uses implements store.KeyList. It goes through all records.

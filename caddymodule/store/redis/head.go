@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
@@ -75,6 +76,31 @@ func decode(keys *store.Keyring, value []byte) (entry, error) {
 	if err != nil {
 		return entry{}, err
 	}
+	return withHead(rec, value)
+}
+
+// decodeHead is decode without the body, for the beginning of a value, or all of
+// it. Where that does not suffice, it returns how many bytes it needs.
+func decodeHead(keys *store.Keyring, value []byte) (e entry, need int, err error) {
+	if len(value) < headSize || value[0] != layoutVersion {
+		e, err := decode(keys, value) // whatever it is, it is no record
+		return e, 0, err
+	}
+	rec, need, err := keys.DecodeHead(value[headSize:])
+	switch {
+	case err != nil:
+		return entry{}, 0, err
+	case rec == nil && need < math.MaxInt-headSize:
+		return entry{}, headSize + need, nil
+	case rec == nil:
+		return entry{}, need, nil
+	}
+	e, err = withHead(rec, value)
+	return e, 0, err
+}
+
+// withHead returns rec as it is by the head of value.
+func withHead(rec *idempotency.Record, value []byte) (entry, error) {
 	if idempotency.Owner(value[ownerAt:adoptionAt]) != rec.Owner || idempotency.AdoptionID(value[adoptionAt:headSize]) != rec.Adoption {
 		return entry{}, fmt.Errorf("decoding record: %w: its head is that of another", store.ErrDamaged)
 	}

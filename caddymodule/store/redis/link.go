@@ -121,6 +121,7 @@ func (s *Store) tend(client rueidis.Client) (served bool, why error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go s.listen(ctx, client)
+	go s.sweepIndexes(ctx)
 	s.mendLink()
 
 	ticker := time.NewTicker(s.options.Lease / 4)
@@ -129,6 +130,7 @@ func (s *Store) tend(client rueidis.Client) (served bool, why error) {
 	for {
 		select {
 		case <-s.closing:
+			s.tidySoon(ctx, client)
 			return true, nil
 		case <-ticker.C:
 			s.noteKey(client, &keyNoted)
@@ -137,6 +139,7 @@ func (s *Store) tend(client rueidis.Client) (served bool, why error) {
 		if why := s.beat(client); why != nil {
 			return true, why
 		}
+		s.tidySoon(ctx, client)
 	}
 }
 
@@ -174,25 +177,30 @@ type evaluation struct {
 	script *script
 	key    string
 	args   []string
+
+	// Where it is set, this is sent in place of a script. It changes an index, of
+	// which nobody depends: its failure is nobody's.
+	index func(rueidis.Builder) rueidis.Completed
 }
 
-// exec is do with a script, which others may have to precede. They are sent
-// together where one server has all keys. The result is that of the last; where
-// that is no failure, but one before is, the error wraps errAside.
+// exec is do with a script, which others may have to precede, those that are of
+// indexes first. They are sent
+// together where one server has all keys, else those that precede are. The result
+// is that of the last; where that is no failure, but one before is, the error
+// wraps errAside.
 func (s *Store) exec(ctx context.Context, evaluations ...evaluation) (rueidis.RedisResult, error) {
 	var aside error
 	result, err := s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
 		var results []rueidis.RedisResult
-		if c.Mode() == rueidis.ClientModeCluster {
-			for _, e := range evaluations {
-				results = append(results, evaluate(ctx, c, []evaluation{e})...)
-			}
+		if before := len(evaluations) - 1; before > 0 && c.Mode() == rueidis.ClientModeCluster {
+			results = evaluate(ctx, c, evaluations[:before])
+			results = append(results, evaluate(ctx, c, evaluations[before:])...)
 		} else {
 			results = evaluate(ctx, c, evaluations)
 		}
 		aside = nil
-		for _, r := range results[:len(results)-1] {
-			if isFailure(r) {
+		for i, r := range results[:len(results)-1] {
+			if isFailure(r) && evaluations[i].index == nil {
 				aside = r.Error()
 			}
 		}
@@ -211,16 +219,17 @@ func (s *Store) execDurably(ctx context.Context, evaluations ...evaluation) (rue
 		return s.exec(ctx, evaluations...)
 	}
 	before, main := evaluations[:len(evaluations)-1], evaluations[len(evaluations)-1]
-	if len(before) > 0 {
+	if n := len(before); n > 0 && before[n-1].index == nil {
 		if result, err := s.exec(ctx, before...); err != nil {
 			return result, err
 		}
+		before = nil
 	}
 	var replicas int64
 	var refused error
 	result, err := s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
 		var result, wait rueidis.RedisResult
-		result, wait = s.evaluateAndWait(ctx, c, main)
+		result, wait = s.evaluateAndWait(ctx, c, before, main)
 		replicas, refused = wait.AsInt64()
 		if refused != nil && !isFailure(result) && !isRedisError(refused) {
 			return wait // its reply was lost, and the script's may come again
@@ -239,14 +248,22 @@ func (s *Store) execDurably(ctx context.Context, evaluations ...evaluation) (rue
 	}
 }
 
-// evaluateAndWait has Redis run a script and then wait for replicas, on one
-// connection: WAIT is about what was written on its own.
-func (s *Store) evaluateAndWait(ctx context.Context, c rueidis.Client, e evaluation) (result, wait rueidis.RedisResult) {
+// evaluateAndWait has Redis change indexes, run a script and then wait for
+// replicas, on one connection: WAIT is about what was written on its own.
+func (s *Store) evaluateAndWait(ctx context.Context, c rueidis.Client, indexes []evaluation, e evaluation) (result, wait rueidis.RedisResult) {
+	if len(indexes) > 0 && c.Mode() == rueidis.ClientModeCluster {
+		evaluate(ctx, c, indexes)
+		indexes = nil
+	}
 	err := c.Dedicated(func(d rueidis.DedicatedClient) error {
 		send := func(script rueidis.Completed) {
-			results := d.DoMulti(ctx, script,
-				d.B().Wait().Numreplicas(int64(s.options.WaitReplicas)).Timeout(s.options.WaitTimeout.Milliseconds()).Build())
-			result, wait = results[0], results[1]
+			var commands []rueidis.Completed
+			for _, i := range indexes {
+				commands = append(commands, i.index(d.B()))
+			}
+			results := d.DoMulti(ctx, append(commands, script,
+				d.B().Wait().Numreplicas(int64(s.options.WaitReplicas)).Timeout(s.options.WaitTimeout.Milliseconds()).Build())...)
+			result, wait = results[len(indexes)], results[len(indexes)+1]
 		}
 		send(e.byDigest(d.B()))
 		if isKind(result.Error(), "NOSCRIPT") {
@@ -265,10 +282,16 @@ func (s *Store) evaluateAndWait(ctx context.Context, c rueidis.Client, e evaluat
 }
 
 func (e evaluation) byDigest(b rueidis.Builder) rueidis.Completed {
+	if e.index != nil {
+		return e.index(b)
+	}
 	return b.Evalsha().Sha1(e.script.sha1).Numkeys(1).Key(e.key).Arg(e.args...).Build()
 }
 
 func (e evaluation) byText(b rueidis.Builder) rueidis.Completed {
+	if e.index != nil {
+		return e.index(b)
+	}
 	return b.Eval().Script(e.script.text).Numkeys(1).Key(e.key).Arg(e.args...).Build()
 }
 

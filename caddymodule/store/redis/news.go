@@ -76,7 +76,7 @@ func wake(c chan struct{}) {
 func (s *Store) Watch(ctx context.Context, id idempotency.ID) (<-chan struct{}, func(), error) {
 	c := s.watches.add(id)
 	stop := func() { s.watches.remove(id, c) }
-	if _, err := s.exec(ctx, evaluation{watchScript, s.recordKey(id), nil}); err != nil {
+	if _, err := s.exec(ctx, evaluation{script: watchScript, key: s.recordKey(id), args: nil}); err != nil {
 		stop()
 		return nil, nil, fmt.Errorf("watching record: %w", err)
 	}

@@ -65,6 +65,12 @@ func TestTheRightsThatTheReadmeNamesSuffice(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("no notice came")
 	}
+	if page, err := b.List(ctx, idempotency.Query{}); len(page.Records) != 1 || err != nil {
+		t.Errorf("listing: %v, %v", page, err)
+	}
+	if _, err := b.Tally(ctx); err != nil {
+		t.Errorf("counting: %v", err)
+	}
 	if recs, err := b.Unsettled(ctx, rec.Adoption); len(recs) != 1 || err != nil {
 		t.Errorf("unsettled: %v, %v", recs, err)
 	}
@@ -104,6 +110,9 @@ func TestTheRightsSufficeBehindSentinelAndInACluster(t *testing.T) {
 			if err := s.Finish(t.Context(), done(rec, 100)); err != nil {
 				t.Errorf("finishing with %s: %v", name, err)
 			}
+		}
+		if page, err := s.List(t.Context(), idempotency.Query{}); len(page.Records) != 4 || err != nil {
+			t.Errorf("listing with %s: %v, %v", name, page, err)
 		}
 		if text := log.String(); strings.Contains(text, "NOPERM") {
 			t.Errorf("with %s, the log says:\n%s", name, text)

@@ -80,15 +80,15 @@ return 1
 
 // releaseScript: the owner, channel, ID, and for how many ms a claim of the
 // owner's is not to come back. It returns nil if there is no record, "" if it is
-// another's, else its adoption.
+// another's, else its head and the start of what follows.
 var releaseScript = newScript(allowOOM + tellWatcher + owns + `
-local h = redis.call('GETRANGE', KEYS[1], 0, 74)
+local h = redis.call('GETRANGE', KEYS[1], 0, 330)
 local absent = h == '' or string.byte(h) == 0
 if not absent and not owns(h, ARGV[1]) then return '' end
 redis.call('SET', KEYS[1], '\0' .. ARGV[1], 'PX', ARGV[4])
 if absent then return false end
 tellWatcher(h, ARGV[2], ARGV[3])
-return string.sub(h, 44, 75)
+return h
 `)
 
 // settleScript: the owner. It returns the adoption if the record was unsettled,

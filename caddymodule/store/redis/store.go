@@ -30,6 +30,8 @@ type Store struct {
 	drops   drops
 	keys    store.Keys
 
+	places places
+
 	poked   chan struct{} // a beat is wanted at once
 	close   func()
 	closing chan struct{} // closed by close
@@ -110,10 +112,11 @@ func (s *Store) parseEntry(id idempotency.ID, result rueidis.RedisResult) (entry
 func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempotency.Owner) (*idempotency.Record, error) {
 	s.writing.RLock()
 	defer s.writing.RUnlock()
-	result, err := s.execDurably(ctx, s.listed(listScript, rec, s.claim(rec, over))...)
+	result, err := s.execDurably(ctx, s.placed(rec, s.listed(listScript, rec, s.claim(rec, over)))...)
 	incomplete := errors.Is(err, errTooFewReplicas) || errors.Is(err, errAside)
 	switch {
 	case errors.Is(err, errNotSent):
+		s.refused(ctx, rec)
 		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
 	case err != nil && !incomplete:
 		return nil, fmt.Errorf("claiming record: %w", err)
@@ -123,6 +126,7 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	case wrong != nil:
 		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, wrong)
 	case standing.Record != nil || err == nil:
+		s.misplaced(rec, standing.Record)
 		return standing.Record, nil // it is claims that are to be complete, not what stands in their way
 	case over == (idempotency.Owner{}) && s.Release(ctx, rec.ID, rec.Owner) == nil:
 		// (What was claimed over must not go with the claim: that is put back
@@ -136,7 +140,7 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotency.Record, error) {
 	s.writing.RLock()
 	defer s.writing.RUnlock()
-	result, err := s.exec(ctx, s.listed(listAlwaysScript, rec, s.claim(rec, idempotency.Owner{}))...)
+	result, err := s.exec(ctx, s.placed(rec, s.listed(listAlwaysScript, rec, s.claim(rec, idempotency.Owner{})))...)
 	if err != nil {
 		return nil, fmt.Errorf("renewing claim: %w", err)
 	}
@@ -144,11 +148,12 @@ func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotenc
 	if err != nil {
 		return nil, fmt.Errorf("renewing claim: %w", err)
 	}
+	s.misplaced(rec, standing.Record)
 	return standing.Record, nil
 }
 
 func (s *Store) claim(rec *idempotency.Record, over idempotency.Owner) evaluation {
-	return evaluation{claimScript, s.recordKey(rec.ID), []string{
+	return evaluation{script: claimScript, key: s.recordKey(rec.ID), args: []string{
 		encode(s.keys.Ring(), rec), s.ttl(rec), string(rec.Owner[:]), string(over[:]), s.channel(), string(rec.ID[:]),
 		strconv.FormatInt(s.pulse.remoteMillis(time.Now().Add(latestClaim)), 10),
 	}}
@@ -162,10 +167,10 @@ const latestClaim = idempotency.ClaimGrace - time.Second
 func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 	s.writing.RLock()
 	defer s.writing.RUnlock()
-	finish := evaluation{finishScript, s.recordKey(rec.ID), []string{
+	finish := evaluation{script: finishScript, key: s.recordKey(rec.ID), args: []string{
 		encode(s.keys.Ring(), rec), s.ttl(rec), string(rec.Owner[:]), s.channel(), string(rec.ID[:]),
 	}}
-	result, err := s.execDurably(ctx, s.listed(listAlwaysScript, rec, finish)...) // it may live longer now
+	result, err := s.execDurably(ctx, s.replaced(rec, s.listed(listAlwaysScript, rec, finish))...) // it may live longer now
 	if err != nil {
 		return fmt.Errorf("finishing record: %w", err)
 	}
@@ -175,36 +180,41 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 		return fmt.Errorf("finishing record: %w", err)
 	case done == 0:
 		return fmt.Errorf("finishing record: %w", idempotency.ErrNotOwner)
-	default:
-		return nil
 	}
+	if rec.State == idempotency.Done {
+		s.places.leave(place(store.PositionOf(rec)), false)
+	}
+	return nil
 }
 
 // Release implements idempotency.Store. It waits for no replica: a claim that
 // comes back when Redis fails over blocks its key, but runs nothing.
 func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotency.Owner) error {
-	result, err := s.exec(ctx, evaluation{releaseScript, s.recordKey(id), []string{
+	result, err := s.exec(ctx, evaluation{script: releaseScript, key: s.recordKey(id), args: []string{
 		string(owner[:]), s.channel(), string(id[:]), strconv.FormatInt(idempotency.ClaimGrace.Milliseconds(), 10),
 	}})
 	if err != nil {
 		return fmt.Errorf("releasing record: %w", err)
 	}
-	adoption, err := result.AsBytes()
+	head, err := result.AsBytes()
 	switch {
 	case rueidis.IsRedisNil(err):
 		return nil
 	case err != nil:
 		return fmt.Errorf("releasing record: %w", err)
-	case len(adoption) == 0:
+	case len(head) < headSize:
 		return fmt.Errorf("releasing record: %w", idempotency.ErrNotOwner)
 	}
-	s.unlist(ctx, idempotency.AdoptionID(adoption), member(id, owner))
+	if place, ok := placeOf(head); ok {
+		s.places.leave(place, true)
+	}
+	s.unlist(ctx, idempotency.AdoptionID(head[adoptionAt:headSize]), member(id, owner))
 	return nil
 }
 
 // Settle implements idempotency.Store.
 func (s *Store) Settle(ctx context.Context, id idempotency.ID, owner idempotency.Owner) error {
-	result, err := s.exec(ctx, evaluation{settleScript, s.recordKey(id), []string{string(owner[:])}})
+	result, err := s.exec(ctx, evaluation{script: settleScript, key: s.recordKey(id), args: []string{string(owner[:])}})
 	if err != nil {
 		return fmt.Errorf("settling record: %w", err)
 	}
@@ -220,7 +230,7 @@ func (s *Store) Settle(ctx context.Context, id idempotency.ID, owner idempotency
 
 // Tell implements idempotency.Store.
 func (s *Store) Tell(ctx context.Context, id idempotency.ID, owner idempotency.Owner, told time.Time) error {
-	tell := evaluation{tellScript, s.recordKey(id), []string{string(owner[:]), string(encodeTime(told))}}
+	tell := evaluation{script: tellScript, key: s.recordKey(id), args: []string{string(owner[:]), string(encodeTime(told))}}
 	if _, err := s.exec(ctx, tell); err != nil {
 		return fmt.Errorf("noting what a caller was told: %w", err)
 	}
@@ -229,7 +239,7 @@ func (s *Store) Tell(ctx context.Context, id idempotency.ID, owner idempotency.O
 
 // Attend implements idempotency.SharedStore.
 func (s *Store) Attend(ctx context.Context, id idempotency.ID, was, next idempotency.Owner) (bool, error) {
-	result, err := s.exec(ctx, evaluation{attendScript, s.recordKey(id), []string{string(was[:]), string(next[:])}})
+	result, err := s.exec(ctx, evaluation{script: attendScript, key: s.recordKey(id), args: []string{string(was[:]), string(next[:])}})
 	if err != nil {
 		return false, fmt.Errorf("attending to record: %w", err)
 	}
@@ -304,7 +314,7 @@ func (s *Store) listed(list *script, rec *idempotency.Record, main evaluation) [
 		return []evaluation{main}
 	}
 	args := []string{member(rec.ID, rec.Owner), s.ttl(rec)}
-	return []evaluation{{list, s.adoptionKey(rec.Adoption), args}, main}
+	return []evaluation{{script: list, key: s.adoptionKey(rec.Adoption), args: args}, main}
 }
 
 // unlist takes a member out of its set. Where it fails, the member is left over.
