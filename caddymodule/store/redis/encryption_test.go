@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -320,5 +321,58 @@ func TestKeysCanBeChangedWhileRedisIsAway(t *testing.T) {
 	})
 	if err := s.SetKeyring(ring(t, 2, 1)); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTheRecordsOfAllNodesOfAClusterAreLookedAtForAMissingKey(t *testing.T) {
+	cluster := redistest.NewCluster(t, 3, redistest.Options{Args: safe})
+	var urls []string
+	for _, addr := range cluster.Addrs() {
+		urls = append(urls, "redis://"+addr)
+	}
+	where := endpoint(t, urls...)
+	a := opened(t, redis.Options{Endpoint: where, Prefix: "[odd]*:", Keyring: ring(t, 1)})
+	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"} {
+		mustClaim(t, a, started(name))
+	}
+	b := opened(t, redis.Options{Endpoint: where, Prefix: "[odd]*:", Keyring: ring(t, 2)})
+	var missing *store.KeysMissingError
+	if _, err := b.Get(t.Context(), started("a").ID); !errors.As(err, &missing) || missing.Err != nil {
+		t.Fatalf("got %v", err)
+	}
+	for id, use := range missing.Uses {
+		if id.String() != ring(t, 1).String() || use.Records != 12 || use.Until.Before(time.Now()) {
+			t.Errorf("key %s: %+v", id, use)
+		}
+	}
+}
+
+func TestAKeyLeavesTheListOnceNobodyIsAboutToUseIt(t *testing.T) {
+	for name, test := range map[string]struct {
+		noted time.Duration // ago
+		want  string
+	}{
+		"noted a moment ago":    {time.Second, ring(t, 1).String() + " " + ring(t, 2).String()},
+		"not noted for an hour": {time.Hour, ring(t, 2).String()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.New(t, redistest.Options{Args: safe})
+			client, key := rawClient(t, server), redis.DefaultPrefix+"k"
+			at := float64(time.Now().Add(-test.noted).UnixMilli())
+			if err := client.Do(t.Context(), client.B().Zadd().Key(key).ScoreMember().ScoreMember(at, ring(t, 1).String()).Build()).Error(); err != nil {
+				t.Fatal(err)
+			}
+			s := opened(t, redis.Options{Endpoint: endpoint(t, server.URL()), Keyring: ring(t, 2)})
+			if !serves(s) {
+				t.Error("a key that no record needs keeps the store from serving")
+			}
+			listed, err := client.Do(t.Context(), client.B().Zrange().Key(key).Min("0").Max("-1").Build()).AsStrSlice()
+			slices.Sort(listed)
+			want := strings.Fields(test.want)
+			slices.Sort(want)
+			if err != nil || !slices.Equal(listed, want) {
+				t.Errorf("%q are listed, %v; want %q", listed, err, want)
+			}
+		})
 	}
 }
