@@ -2,13 +2,18 @@ package caddymodule
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 )
 
 func encryptionKey(n byte) string {
@@ -68,5 +73,52 @@ func TestAnEncryptionKeyThatIsNotThereIsAnError(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), encryptionKey(3)) {
 			t.Errorf("the error repeats a key: %v", err)
 		}
+	}
+}
+
+// A configuration that fails after its Start may have had records encrypted with
+// its own key.
+func TestARevertedConfigurationsRecordsStayReadable(t *testing.T) {
+	storage := &DiskStorage{dir: t.TempDir()}
+	ring := func(numbers ...byte) *store.Keyring {
+		a := new(App)
+		for _, n := range numbers {
+			a.EncryptionKeys = append(a.EncryptionKeys, encryptionKey(n))
+		}
+		if err := a.provisionKeys(); err != nil {
+			t.Fatal(err)
+		}
+		return a.keyring
+	}
+	former := &settings{storage: storage, keyring: ring(1)}
+	b, err := loadBackend(storage.Identity(), storage, former.keyring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.gate.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := b.init(former); err != nil {
+		t.Fatal(err)
+	}
+	failing := &settings{storage: storage, keyring: ring(2, 1)}
+	replaced, err := b.apply(failing)
+	if err != nil || replaced != former {
+		t.Fatalf("got %v, %v", replaced, err)
+	}
+	rec := &idempotency.Record{
+		ID: idempotency.NewID("", "", "a"), State: idempotency.Started, Owner: idempotency.NewProcess().NewOwner(),
+		Started: time.Now(), Expires: time.Now().Add(time.Hour),
+	}
+	if standing, err := b.store.Claim(t.Context(), rec, idempotency.Owner{}); standing != nil || err != nil {
+		t.Fatalf("claiming: %v, %v", standing, err)
+	}
+	if err := b.revert(failing, replaced); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.store.Get(t.Context(), rec.ID); got == nil || err != nil {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
