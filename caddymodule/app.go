@@ -53,8 +53,7 @@ type App struct {
 	backend *backend
 	keyring *store.Keyring
 
-	// What Start replaced, to be put back if the configuration fails after all.
-	settings, formerSettings *settings
+	settings *settings
 
 	backendKey string // set once loaded from its pool
 
@@ -63,8 +62,7 @@ type App struct {
 	events   *caddyevents.App
 	log      *zap.Logger
 	calls    *zap.Logger // a line for each call that has ended
-	former   *App        // what Start replaced as the app in force
-	rested   bool        // it was stopped
+	tenure   *tenure
 }
 
 const (
@@ -99,6 +97,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("loading events: %w", err)
 	}
 	a.events = events.(*caddyevents.App)
+	a.tenure = newTenure()
+	if err := a.events.On("started", a.tenure); err != nil {
+		return fmt.Errorf("waiting for the start: %w", err)
+	}
 	if err := a.provisionOrganizations(ctx); err != nil {
 		return err
 	}
@@ -148,7 +150,7 @@ func (a *App) Validate() error {
 // Start applies what this configuration changes about state that the one
 // before still uses. Provisioned is not yet accepted.
 func (a *App) Start() (err error) {
-	if a.formerSettings, err = a.backend.apply(a.settings); err != nil {
+	if a.tenure.formerSettings, err = a.backend.apply(a.settings); err != nil {
 		return err // which nobody stops
 	}
 	for _, o := range a.orgs {
@@ -167,10 +169,10 @@ func (a *App) Stop() error {
 	for _, o := range a.orgs {
 		o.stop()
 	}
-	err := a.backend.revert(a.settings, a.formerSettings)
+	err := a.backend.revert(a.settings, a.tenure.formerSettings)
 	// Else each configuration would keep the one before it in memory, and so
 	// every one there ever was.
-	a.formerSettings = nil
+	a.tenure.formerSettings = nil
 	return err
 }
 

@@ -43,7 +43,7 @@ var events = make(chan event, 256)
 var emitEvents = sync.OnceFunc(func() {
 	go func() {
 		for e := range events {
-			if a := running.Load(); a != nil {
+			if a := inTerm(); a != nil {
 				a.events.Emit(a.ctx, e.name, e.data)
 			}
 		}

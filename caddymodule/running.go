@@ -3,9 +3,11 @@ package caddymodule
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
 	"go.uber.org/zap/zapcore"
@@ -16,19 +18,68 @@ import (
 // what they have to tell, they tell this one.
 var running atomic.Pointer[App]
 
-// run makes a the app in force. Caddy starts and stops one app at a time.
-func (a *App) run() { a.former = running.Swap(a) }
+// tenure is the time that an app is in force. Caddy starts and stops one app at a
+// time; but it copies an App whenever it asks for its module's name, so that what
+// changes stands here.
+type tenure struct {
+	former         *App      // what the app replaced
+	formerSettings *settings // of the backend
+
+	started func()        // closes begun
+	begun   chan struct{} // closed once all apps of the configuration have started
+	over    chan struct{} // closed when the app is stopped
+}
+
+func newTenure() *tenure {
+	t := &tenure{begun: make(chan struct{}), over: make(chan struct{})}
+	t.started = sync.OnceFunc(func() { close(t.begun) })
+	return t
+}
+
+// run makes a the app in force.
+func (a *App) run() { a.tenure.former = running.Swap(a) }
 
 // rest puts back the app that was in force before a, unless another has replaced
 // a already: then a's configuration has failed, or the process exits.
 func (a *App) rest() {
-	former := a.former
-	if former != nil && former.rested {
+	former := a.tenure.former
+	if former != nil && former.tenure.isOver() {
 		former = nil
 	}
 	running.CompareAndSwap(a, former)
-	a.rested = true
-	a.former = nil // else each configuration would keep the one before it in memory
+	close(a.tenure.over)
+	a.tenure.former = nil // else each configuration would keep the one before it in memory
+}
+
+// inTerm returns the app in force, once all apps of its configuration have
+// started, or nil if there is none.
+func inTerm() *App {
+	for {
+		a := running.Load()
+		if a == nil {
+			return nil
+		}
+		select {
+		case <-a.tenure.begun:
+			return a
+		case <-a.tenure.over: // and another is in its place, or none
+		}
+	}
+}
+
+func (t *tenure) isOver() bool {
+	select {
+	case <-t.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// Handle is called once all apps have started. It implements caddyevents.Handler.
+func (t *tenure) Handle(context.Context, caddy.Event) error {
+	t.started()
+	return nil
 }
 
 // logger is where to log what belongs to no configuration.
@@ -76,5 +127,8 @@ func (l liveLog) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 func (l liveLog) WithGroup(string) slog.Handler { return l }
 
-// Interface guard
-var _ slog.Handler = liveLog{}
+// Interface guards
+var (
+	_ slog.Handler        = liveLog{}
+	_ caddyevents.Handler = (*tenure)(nil)
+)

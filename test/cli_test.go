@@ -151,7 +151,7 @@ func TestACallUnderWayIsNeitherForgottenNorResolved(t *testing.T) {
 	s := newSidecar(t, p, options{})
 	done := make(chan answer)
 	go func() {
-		done <- s.send(t, request{path: execute, body: `{}`, header: []string{"Idempotency-Key", "k", "Sandbox-Fault", "slow=2s"}})
+		done <- s.send(t, request{path: execute, body: `{}`, header: []string{"Idempotency-Key", "k", "Sandbox-Fault", "slow=6s"}})
 	}()
 	waitFor(t, func() bool { return p.Summary().Effects == 1 })
 	id := s.callID("k")

@@ -189,7 +189,7 @@ func TestWhatACrashLeftIsListedAsUnknownAndResolved(t *testing.T) {
 func TestACallThatRunsIsNeitherResolvedNorForgotten(t *testing.T) {
 	withStores(t, options{}, func(t *testing.T, p *platform, s *sidecar) {
 		r := ordered("order-17")
-		r.header = append(r.header, "Sandbox-Fault", "slow=3s; times=1")
+		r.header = append(r.header, "Sandbox-Fault", "slow=6s; times=1")
 		answered := s.begin(t, r)
 		waitFor(t, func() bool { return len(s.calls(t, "state=started")) == 1 })
 		c := s.theCall(t, "started")

@@ -54,7 +54,7 @@ if [ $# = 0 ]; then
 	trap 'exit 1' HUP INT TERM
 	set -- -cover -coverprofile "$profile"
 fi
-go test -race -tags "$tags" -timeout 15m "$@" ./...
+go test -race -tags "$tags" -timeout 25m "$@" ./...
 
 echo '== coverage'
 if [ -n "$profile" ]; then
