@@ -19,6 +19,7 @@ type database struct {
 	logger    *slog.Logger
 	db        *pebble.DB
 	guard     *guard
+	logs      *retiredLogs
 	unsettled *tally
 }
 
@@ -26,7 +27,7 @@ type database struct {
 // are held.
 func openDatabase(dir string, logger *slog.Logger, fsys vfs.FS) (_ database, err error) {
 	name := filepath.Join(dir, dbName)
-	d := database{dir: dir, logger: logger, guard: newGuard(), unsettled: new(tally)}
+	d := database{dir: dir, logger: logger, guard: newGuard(), logs: new(retiredLogs), unsettled: new(tally)}
 	seal := newSeal(fsys, name)
 	if err := seal.verify(); err != nil {
 		return database{}, err
@@ -34,7 +35,7 @@ func openDatabase(dir string, logger *slog.Logger, fsys vfs.FS) (_ database, err
 	if err := checkTail(fsys, name); err != nil {
 		return database{}, err
 	}
-	guarded := &guardedFS{FS: fsys, guard: d.guard, seal: seal, locked: true, opening: new(opening)}
+	guarded := &guardedFS{FS: fsys, guard: d.guard, seal: seal, locked: true, opening: new(opening), logs: d.logs}
 	defer func() {
 		if err != nil {
 			guarded.opening.undo(fsys)

@@ -38,6 +38,11 @@
 // holds its locks meanwhile; when that succeeds, it serves again. A change that
 // was reported as failed may then turn out to have been made. See reopen.go.
 //
+// # Removal
+//
+// What was removed or replaced stays in tables until they are compacted, and in
+// logs until they are written over. Purge brings both about; see purge.go.
+//
 // # Time
 //
 // Records go by a clock of the store's own, which the wall clock's being set does

@@ -72,8 +72,9 @@ type guardedFS struct {
 	guard *guard
 	seal  *seal
 
-	locked  bool     // the store has the database's lock already
-	opening *opening // nil: the database is new
+	locked  bool         // the store has the database's lock already
+	opening *opening     // nil: the database is new
+	logs    *retiredLogs // nil: there are none
 }
 
 var _ vfs.FS = (*guardedFS)(nil)
@@ -161,7 +162,14 @@ func (f *guardedFS) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs
 		if err := f.seal.removing(from); err != nil {
 			return nil, err
 		}
-		return f.FS.ReuseForWrite(from, to, c)
+		return f.logs.reuse(from,
+			func() (vfs.File, error) { return f.FS.ReuseForWrite(from, to, c) },
+			func() (vfs.File, error) {
+				if err := f.FS.Remove(from); err != nil {
+					return nil, err
+				}
+				return f.FS.Create(to, c)
+			})
 	})
 }
 

@@ -181,6 +181,7 @@ func wantEveryMethod(t *testing.T, s *Store, rec *idempotency.Record, want error
 		"Unsettled": listErr,
 		"Settle":    s.Settle(ctx, rec.ID, rec.Owner),
 		"Tell":      s.Tell(ctx, rec.ID, rec.Owner, time.Now()),
+		"Purge":     s.Purge(ctx),
 	} {
 		if !errors.Is(err, want) {
 			t.Errorf("%s: got the error %v, want %q", method, err, want)

@@ -6,6 +6,8 @@
 // call ran, and nothing more. Claims are never given up, since a call whose
 // claim is forgotten would run again. Where that is not enough, new claims are
 // refused.
+//
+// What is removed is in no file, since nothing ever is.
 package memory
 
 import (

@@ -26,6 +26,10 @@
 // Where there is a keyring, what follows the head is sealed (see package store),
 // and <prefix>k is a sorted set of the keys that records may need.
 //
+// What is removed or replaced is gone from Redis at once. What Redis has written to
+// files of its own, its append-only file and its snapshots, is its administrator's
+// matter: BGREWRITEAOF and BGSAVE write them anew.
+//
 // # Lost replies
 //
 // A change whose reply is lost is sent once more. That is no guess: a claim that
