@@ -607,3 +607,36 @@ func (s *sidecar) rewrite(t *testing.T, old, text string) {
 		t.Fatal(err)
 	}
 }
+
+func TestWhatWasErasedIsInNoFileOfADiskStore(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{block: "scope {http.request.header.X-User}"})
+	for _, user := range []string{"alice", "bob"} {
+		s.send(t, request{path: execute, body: `{"iban":"of-` + user + `"}`, header: []string{"Idempotency-Key", "key-of-" + user, "X-User", user}})
+	}
+	files := func(text string) (n int) {
+		t.Helper()
+		for _, name := range s.stored(t, "*") {
+			raw, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(raw, []byte(text)) {
+				n++
+			}
+		}
+		return n
+	}
+	if files("of-alice") == 0 {
+		t.Fatal("what alice said is not in the store")
+	}
+	if status := s.ask(t, "DELETE", "/genesys/calls?scope=alice", "", nil); status != http.StatusOK {
+		t.Fatalf("erasing: %d", status)
+	}
+	if n := files("of-alice"); n != 0 {
+		t.Errorf("what alice said is still in %d files", n)
+	}
+	if files("of-bob") == 0 {
+		t.Error("what bob said is gone as well")
+	}
+}
