@@ -124,6 +124,10 @@ func (d *demo) supervise(ctx context.Context, api string) error {
 		if err := d.await(ctx, child); err != nil {
 			return err
 		}
+		if ctx.Err() != nil {
+			<-child.ended
+			return nil
+		}
 		if first {
 			d.explain(api, child)
 		} else {
@@ -174,7 +178,10 @@ func (d *demo) start(ctx context.Context, api string) (child, error) {
 		return child{}, fmt.Errorf("starting sidecar: %w", err)
 	}
 	c := child{pid: cmd.Process.Pid, admin: admin, ended: make(chan error, 1)}
-	go func() { c.ended <- cmd.Wait() }()
+	go func() {
+		c.ended <- cmd.Wait()
+		close(c.ended) // more than one may want to know
+	}()
 	return c, nil
 }
 
