@@ -71,7 +71,7 @@ var (
 	})
 	probes = newOperations(map[string]map[string]operation{
 		"/genesys/health": {http.MethodGet: serveHealth},
-		"/genesys/ready":  {http.MethodGet: serveReady},
+		"/genesys/ready":  {http.MethodGet: serveBriefReady},
 	})
 )
 

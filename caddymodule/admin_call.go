@@ -41,7 +41,7 @@ type callJSON struct {
 type answerJSON struct {
 	Status      int         `json:"status"`
 	ContentType string      `json:"content_type,omitempty"`
-	Size        int         `json:"size"`
+	Size        *int        `json:"size,omitempty"` // in bytes; not in listings
 	Header      http.Header `json:"header,omitempty"`
 	Body        *string     `json:"body,omitempty"`
 	BodyBase64  []byte      `json:"body_base64,omitempty"`
@@ -92,10 +92,11 @@ func newCallJSON(rec *idempotency.Record, standing idempotency.State) *callJSON 
 		call.KeyDigest = hex.EncodeToString(sum[:digestSize])
 	}
 	if rec.Answer != nil {
+		size := len(rec.Answer.Body)
 		call.Answer = &answerJSON{
 			Status:      rec.Answer.Status,
 			ContentType: rec.Answer.Header.HTTP().Get("Content-Type"),
-			Size:        len(rec.Answer.Body),
+			Size:        &size,
 		}
 	}
 	for i, a := range rec.Journal.Attempts {

@@ -83,8 +83,12 @@ func (a *App) list(ctx context.Context, s *selection) (*callPage, error) {
 			return nil, err
 		}
 		for i, rec := range listing.Records {
-			if s.wants(rec, standings[i]) {
-				page.Calls = append(page.Calls, newCallJSON(rec, standings[i]))
+			if rec != nil && s.wants(rec, standings[i]) {
+				call := newCallJSON(rec, standings[i])
+				if call.Answer != nil {
+					call.Answer.Size = nil // a listing reads no bodies
+				}
+				page.Calls = append(page.Calls, call)
 			}
 		}
 		s.query.After = listing.Next
@@ -239,9 +243,13 @@ func (a *App) call(ctx context.Context, id idempotency.ID, answer bool) (*callJS
 	if rec == nil {
 		return nil, idempotency.ErrNoRecord
 	}
-	standings, err := a.backend.gate.Standings(ctx, []*idempotency.Record{rec})
+	recs := []*idempotency.Record{rec}
+	standings, err := a.backend.gate.Standings(ctx, recs)
 	if err != nil {
 		return nil, err
+	}
+	if rec = recs[0]; rec == nil {
+		return nil, idempotency.ErrNoRecord
 	}
 	call := newCallJSON(rec, standings[0])
 	call.Key, call.UpstreamKey = rec.Key, rec.UpstreamKey
@@ -350,13 +358,9 @@ func eraseScope(w http.ResponseWriter, r *http.Request) error {
 		Erased  int `json:"erased"`
 		Running int `json:"running"`
 	}
-	for _, scope := range scopes {
-		erased, running, err := a.backend.gate.EraseScope(r.Context(), lister, scope)
-		result.Erased += erased
-		result.Running += running
-		if err != nil {
-			return err
-		}
+	result.Erased, result.Running, err = a.backend.gate.EraseScopes(r.Context(), lister, scopes)
+	if err != nil {
+		return err
 	}
 	a.log.Info("the calls of a scope were erased by an operator")
 	writeJSON(w, http.StatusOK, result)
@@ -461,7 +465,7 @@ func readResolution(w http.ResponseWriter, r *http.Request) (word idempotency.Re
 			return word, badInput("a call that did not run has no answer; leave answer out")
 		}
 	default:
-		return word, badInput("outcome is %q; it must be executed (the call ran, and is never sent again) or not_executed (it did not, and its key is free)", res.Outcome)
+		return word, badInput("outcome is %q; it must be executed (the call ran, and is not sent again while it is on record) or not_executed (it did not, and its key is free)", res.Outcome)
 	}
 	if len(res.Note) > idempotency.MaxText {
 		return word, badInput("the note has %d bytes; it may have %d", len(res.Note), idempotency.MaxText)

@@ -27,16 +27,17 @@ func init() {
 // authentication the site has; or, where only the probes are served, for those
 // who close the admin endpoint. Other paths go on to the next handler.
 //
-// Whoever can reach it can read and change what is on record. On loopback it
-// answers only requests for a host that is loopback by name, so that no page
-// of another site gets at it by a name of its own (DNS rebinding).
+// Whoever can reach it can read and change what is on record. Where there is
+// neither TLS nor authentication, it answers only requests for localhost or for an
+// address, so that no page of another site gets at it by a name of its own (DNS
+// rebinding).
 type AdminHandler struct {
 	// Whether only /genesys/health and /genesys/ready are served, which tell
 	// nothing that is worth protecting. Default: false.
 	Probes bool `json:"probes,omitempty"`
 
-	// Further names, without a port, that requests on loopback may be for, where
-	// a proxy in front passes on its own name. Default: none.
+	// Further names, without a port, that requests without TLS and without
+	// authentication may be for. Default: none.
 	Hosts []string `json:"hosts,omitempty"`
 }
 
@@ -88,29 +89,30 @@ func (h *AdminHandler) check(r *http.Request) error {
 	if err := origins.Check(r); err != nil {
 		return &apiError{http.StatusForbidden, "checking origin: " + err.Error()}
 	}
-	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if local == nil || !isLoopback(local.String()) {
-		return nil // who may come here is for the site to say
+	if r.TLS != nil || authenticated(r) {
+		return nil // neither a certificate nor a password is had by a name of one's own
 	}
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") || isLoopback(host) || slices.Contains(h.Hosts, host) {
+	_, notAddress := netip.ParseAddr(host)
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") || notAddress == nil || slices.Contains(h.Hosts, host) {
 		return nil
 	}
 	return &apiError{http.StatusForbidden,
-		fmt.Sprintf("the host %q is not one that genesys_admin answers for on loopback; use localhost, or add it: genesys_admin { hosts %s }", host, host)}
+		fmt.Sprintf("without TLS and without authentication, genesys_admin answers for localhost and for addresses, and not for the host %q; add it, if it is this one's: genesys_admin { hosts %s }", host, host)}
 }
 
-// isLoopback tells whether addr, with a port or without, is a loopback address.
-func isLoopback(addr string) bool {
-	if host, _, err := net.SplitHostPort(addr); err == nil {
-		addr = host
+// authenticated tells whether a handler in front knows who asks.
+func authenticated(r *http.Request) bool {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return false
 	}
-	ip, err := netip.ParseAddr(addr)
-	return err == nil && ip.Unmap().IsLoopback()
+	user, ok := repl.GetString("http.auth.user.id")
+	return ok && user != ""
 }
 
 // parseAdminHandler parses either of:

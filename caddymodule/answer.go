@@ -18,7 +18,9 @@ func (h *Handler) tell(w http.ResponseWriter, r *http.Request, out *idempotency.
 	}
 	header := w.Header()
 	values := []string{out.Key, "true", cacheStatus(out)}
-	header["Idempotency-Key"] = values[0:1:1]
+	if out.Key != "" { // else it was erased
+		header["Idempotency-Key"] = values[0:1:1]
+	}
 	if out.Manner != idempotency.Executed {
 		header["Idempotent-Replayed"] = values[1:2:2]
 	}

@@ -219,6 +219,9 @@ func (c *adminClient) unreachable(err error) error {
 }
 
 func (c *adminClient) noSidecar(status int) error {
+	if status == http.StatusUnauthorized || status == http.StatusForbidden {
+		return &codedError{exitFailed, fmt.Errorf("what answers at %s refuses this (status %d): does it want a user and a password, as in https://user:password@host?", c.address, status)}
+	}
 	return &codedError{exitUnreachable, fmt.Errorf("what answers at %s (status %d) is not the admin endpoint of a sidecar; "+
 		"--address or --config says where that is", c.address, status)}
 }

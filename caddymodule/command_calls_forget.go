@@ -120,10 +120,6 @@ func (f *forgetting) scope(scope, organization string) error {
 	if err != nil {
 		return err
 	}
-	p := newPrinter(f.cmd)
-	if f.asJSON {
-		return p.json(raw)
-	}
 	var told struct {
 		Erased  int `json:"erased"`
 		Running int `json:"running"`
@@ -131,9 +127,16 @@ func (f *forgetting) scope(scope, organization string) error {
 	if err := json.Unmarshal(raw, &told); err != nil {
 		return fmt.Errorf("reading the sidecar's answer: %w", err)
 	}
-	p.line("%d calls erased", told.Erased)
+	p := newPrinter(f.cmd)
+	if f.asJSON {
+		if err := p.json(raw); err != nil {
+			return err
+		}
+	} else {
+		p.line("%d calls erased", told.Erased)
+	}
 	if told.Running > 0 {
-		p.line("%d are under way and were left alone; repeat this when they have ended", told.Running)
+		return &codedError{exitRefused, fmt.Errorf("%d calls are under way and were left alone; repeat this when they have ended", told.Running)}
 	}
 	return nil
 }

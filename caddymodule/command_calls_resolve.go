@@ -15,6 +15,7 @@ import (
 
 // wordFlags are what an operator says of a call.
 type wordFlags struct {
+	answered              bool // there is an answer for repeats
 	executed, notExecuted bool
 	status                int
 	header                []string
@@ -31,7 +32,7 @@ func newResolveCommand() *cobra.Command {
 		Short: "Says what became of a call whose outcome nobody could know",
 		Long: `Says what became of a call whose outcome nobody could know.
 
---executed: it ran, and is never sent again. Its repeats are told so (409
+--executed: it ran, and is not sent again while it is on record. Its repeats are told so (409
 result-unavailable), or, if an answer is given by --status, --header and --body,
 they get that, as a replay.
 
@@ -173,6 +174,7 @@ func (r *wordFlags) request(cmd *cobra.Command) (*resolveRequest, error) {
 		}
 	}
 	request.Answer = answer
+	r.answered = true
 	r.status = answer.Status
 	r.body = answer.Body
 	return request, nil
@@ -189,10 +191,10 @@ func (r *wordFlags) done(c *toldCall) string {
 	switch {
 	case r.notExecuted:
 		return "did not run: its key is free, and a repeat runs."
-	case r.body != "" || r.status != http.StatusOK:
-		return fmt.Sprintf("ran: it is never sent again, and its repeats get the answer %d with %d bytes.", r.status, len(r.body))
+	case r.answered:
+		return fmt.Sprintf("ran: it is not sent again while it is on record, and its repeats get the answer %d with %d bytes.", r.status, len(r.body))
 	default:
-		return "ran: it is never sent again, and its repeats are told that it ran and that its answer is not known."
+		return "ran: it is not sent again while it is on record, and its repeats are told that it ran and that its answer is not known."
 	}
 }
 

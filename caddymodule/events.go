@@ -86,7 +86,7 @@ func (b *backend) emitLeftBehind() {
 			return
 		}
 		for i, rec := range page.Records {
-			if standings[i] != idempotency.Started {
+			if rec != nil && (standings[i] == idempotency.Unknown || standings[i] == idempotency.Open) {
 				left := *rec
 				left.State = standings[i]
 				emitUnknown(&left)

@@ -41,6 +41,9 @@ func (b *backend) tally() map[idempotency.State]int {
 	counts, err := b.count(ctx, lister)
 	if err != nil {
 		counts = nil
+		b.health.fails(err)
+	} else {
+		b.health.works() // nobody may have called for long
 	}
 	b.tallies.latest = counts
 	// Counting a great many takes its time, of which it is to be a small part.
@@ -74,8 +77,10 @@ func (b *backend) count(ctx context.Context, lister idempotency.Lister) (map[ide
 			if err != nil {
 				return nil, err
 			}
-			for _, standing := range standings {
-				counts[standing]++
+			for i, standing := range standings {
+				if _, counted := counts[standing]; counted && page.Records[i] != nil {
+					counts[standing]++
+				}
 			}
 			if page.Next.IsZero() {
 				break

@@ -11,6 +11,7 @@ import (
 func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcome, error) {
 	var present *Record
 	var err error
+	drops := g.drops.Load()
 	maybeAnswered := true
 	prepared := call.Prepared != nil && call.Prepared()
 	if !prepared {
@@ -28,7 +29,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 		if present != nil {
 			if !g.mayResend(present, call) {
 				if present.State == Done {
-					g.cache.Load().set(present, g.clock.Now())
+					g.remember(present, g.clock.Now(), drops)
 				}
 				out, err := replay(present, call.Fingerprint, g.clock.Now())
 				if out != nil && isClosed(f.followed) {
@@ -163,8 +164,12 @@ func takeOver(rec, next *Record) {
 	if rec.State == Released {
 		return
 	}
-	next.Key = rec.Key
-	next.UpstreamKey = rec.UpstreamKey
+	if rec.Key != "" { // else it was erased, and is the caller's
+		next.Key = rec.Key
+	}
+	if rec.UpstreamKey != "" {
+		next.UpstreamKey = rec.UpstreamKey
+	}
 	next.Adoption = rec.Adoption
 	if rec.Honored {
 		next.Honored = true

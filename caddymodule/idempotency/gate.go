@@ -63,6 +63,8 @@ type Gate struct {
 
 	unrecorded atomic.Int64 // outcomes that the store does not have yet
 	insisting  atomic.Int64 // see insist
+	drops      atomic.Int64 // how often something was to be dropped from the cache
+	purging    sync.Mutex   // held by who purges the store
 
 	notes   notes
 	orphans orphanage
@@ -282,6 +284,7 @@ func (g *Gate) fly(f *flight, call Call) {
 		cancel()
 	}
 
+	drops := g.drops.Load()
 	rec := finished(claim.record, result, g.clock.Now(), call.Retention)
 	ours, err := g.record(rec, result.Fate)
 	if call.Ended != nil {
@@ -306,7 +309,7 @@ func (g *Gate) fly(f *flight, call Call) {
 	}
 	out = told(rec, result)
 	if ours && result.Fate != Freed {
-		g.cache.Load().set(rec, rec.Finished)
+		g.remember(rec, rec.Finished, drops)
 		out.Stored, out.Expires = out.Rest == nil, rec.Expires
 	}
 	g.land(f)

@@ -43,17 +43,30 @@ func (g *Gate) Waiters() int {
 }
 
 // Standings tells what records of calls mean now: Started only if the call is
-// under way; Unknown or Open if it was left behind.
+// under way; Unknown or Open if it was left behind. Records that have changed
+// since they were read are replaced in recs, by nil where there is none any more.
 func (g *Gate) Standings(ctx context.Context, recs []*Record) ([]State, error) {
 	standings := make([]State, len(recs))
 	lives := lives{gate: g}
 	for i, rec := range recs {
-		g.mu.Lock()
-		_, flying := g.flights[rec.ID]
-		g.mu.Unlock()
-		standings[i] = Started
-		if rec.State == Started && flying && rec.Owner.Process() == g.process {
-			continue
+		if rec.State == Started && rec.Owner.Process() == g.process {
+			if g.flies(rec.ID) {
+				standings[i] = Started
+				continue
+			}
+			// It may have ended since rec was read. A flight ends after its outcome
+			// was recorded, so that what the store says now is what is known.
+			var err error
+			if recs[i], err = g.store.Get(ctx, rec.ID); err != nil {
+				return nil, storeError(err)
+			}
+			if rec = recs[i]; rec == nil {
+				continue
+			}
+			if rec.State == Started && g.flies(rec.ID) {
+				standings[i] = Started // it has begun anew
+				continue
+			}
 		}
 		var err error
 		if standings[i], err = g.leftAs(ctx, rec, &lives); err != nil {
@@ -61,6 +74,14 @@ func (g *Gate) Standings(ctx context.Context, recs []*Record) ([]State, error) {
 		}
 	}
 	return standings, nil
+}
+
+// flies tells whether the call with id is under way here.
+func (g *Gate) flies(id ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ok := g.flights[id]
+	return ok
 }
 
 // leftAs tells what the record of a call means that is not under way here.
@@ -125,6 +146,11 @@ func (g *Gate) Resolve(ctx context.Context, id ID, r Resolution) (*Record, error
 	claim.State = Started
 	claim.Owner = g.process.NewOwner()
 	claim.Finished = time.Time{}
+	now := g.clock.Now()
+	ended := g.noticedEnd(rec, now)
+	if r.Executed { // it is kept for as long as it would have been from now on
+		claim.Expires = rec.Expires.Add(now.Sub(ended))
+	}
 	standing, err := g.store.Claim(ctx, &claim, rec.Owner)
 	if err != nil {
 		if !errors.Is(err, ErrNotMade) {
@@ -138,12 +164,12 @@ func (g *Gate) Resolve(ctx context.Context, id ID, r Resolution) (*Record, error
 
 	end := claim
 	end.State = Released
-	end.Finished = g.clock.Now()
+	end.Finished = ended // not now: who repeats it may mean another call by now
 	end.Answer = nil
 	if r.Executed {
 		end.State, end.Answer = Done, r.Answer
 	}
-	end.Journal = end.Journal.says(Word{Said: end.Finished, Executed: r.Executed, Note: r.Note})
+	end.Journal = end.Journal.says(Word{Said: now, Executed: r.Executed, Note: r.Note})
 	if err := g.store.Finish(ctx, &end); err != nil {
 		g.restore(rec, &claim)
 		return nil, storeError(err)
@@ -155,6 +181,19 @@ func (g *Gate) Resolve(ctx context.Context, id ID, r Resolution) (*Record, error
 		}
 	}
 	return &end, nil
+}
+
+// noticedEnd returns when the call of rec, which is not under way, has ended as far as
+// its callers could notice.
+func (g *Gate) noticedEnd(rec *Record, now time.Time) time.Time {
+	switch {
+	case !rec.Finished.IsZero():
+		return rec.Finished
+	case g.shared == nil && rec.Owner.Process() != g.process:
+		return g.opened // by a process that is gone; they could not come back before
+	default:
+		return now
+	}
 }
 
 // restore puts rec back over claim, which was made, or may have been, and came
@@ -169,17 +208,24 @@ func (g *Gate) restore(rec, claim *Record) {
 			back.State = Open
 		}
 	}
-	g.insist("putting back a call that was not resolved", rec.ID, func(ctx context.Context) error {
-		return g.store.Finish(ctx, &back)
-	})
+	const what = "putting back a call that was not resolved"
+	finish := func(ctx context.Context) error { return g.store.Finish(ctx, &back) }
+	g.insist(what, rec.ID, finish)
+	if g.shared != nil { // the claim may be made yet
+		time.AfterFunc(ClaimGrace, func() { g.insist(what, rec.ID, finish) })
+	}
 }
 
 // Forget removes the record of id, whose key is then free. Its errors are
 // ErrNoRecord, ErrUnderWay and those that wrap ErrStore.
 func (g *Gate) Forget(ctx context.Context, id ID) error {
-	return g.change(ctx, id, func(rec *Record) error {
+	err := g.change(ctx, id, func(rec *Record) error {
 		return g.store.Release(ctx, id, rec.Owner)
 	})
+	if errors.Is(err, ErrNoRecord) { // it may be an earlier Forget that nobody was told of
+		err = errors.Join(err, g.dropAll(ctx, id))
+	}
+	return err
 }
 
 // Erase removes what was said in the call with id, and what could tell who made
@@ -190,25 +236,26 @@ func (g *Gate) Erase(ctx context.Context, id ID) error {
 		erased := *rec
 		erased.Answer, erased.Journal, erased.Label.Scope = nil, Journal{}, ScopeID{}
 		erased.Key = ""
-		if rec.State != Open { // which is sent again under that key, a digest where there is a scope
-			erased.UpstreamKey = ""
+		if !rec.Honored || rec.State != Open && rec.State != Started {
+			erased.UpstreamKey = "" // the others are sent again under it, a digest where there is a scope
 		}
 		return g.store.Finish(ctx, &erased)
 	})
 }
 
-// EraseScope erases all calls of scope that lister has, and tells how many those
-// were, and how many it left alone because they are under way. Afterwards
-// nothing of what it erased is left in the store's files, where it is a Purger.
-func (g *Gate) EraseScope(ctx context.Context, lister Lister, scope ScopeID) (erased, underWay int, err error) {
-	query := Query{Scopes: []ScopeID{scope}}
+// EraseScopes erases all calls of any of scopes that lister has, and tells how
+// many those were, and how many it left alone because they are under way.
+// Afterwards nothing of what it erased is left in the store's files, where it is a
+// Purger; that goes on if ctx ends.
+func (g *Gate) EraseScopes(ctx context.Context, lister Lister, scopes []ScopeID) (erased, underWay int, err error) {
+	query := Query{Scopes: scopes}
 	for {
 		page, err := lister.List(ctx, query)
 		if err != nil {
 			return erased, underWay, storeError(err)
 		}
 		for _, rec := range page.Records {
-			switch err := g.Erase(ctx, rec.ID); {
+			switch err := g.eraseSoon(ctx, rec.ID); {
 			case err == nil:
 				erased++
 			case errors.Is(err, ErrUnderWay):
@@ -223,11 +270,28 @@ func (g *Gate) EraseScope(ctx context.Context, lister Lister, scope ScopeID) (er
 		query.After = page.Next
 	}
 	if purger, ok := lister.(Purger); ok {
-		if err := purger.Purge(ctx); err != nil {
+		g.purging.Lock()
+		defer g.purging.Unlock()
+		if err := purger.Purge(context.WithoutCancel(ctx)); err != nil {
 			return erased, underWay, storeError(err)
 		}
 	}
 	return erased, underWay, nil
+}
+
+// eraseSoon is Erase, and has some patience with a caller who is just asking.
+func (g *Gate) eraseSoon(ctx context.Context, id ID) error {
+	for patience := 5; ; patience-- {
+		err := g.Erase(ctx, id)
+		if !errors.Is(err, ErrUnderWay) || patience == 0 {
+			return err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // change has do change the record of id, unless its call is under way, and sees
@@ -244,27 +308,58 @@ func (g *Gate) change(ctx context.Context, id ID, do func(*Record) error) error 
 	case standing == Started:
 		return ErrUnderWay
 	}
+	// Before, so that nothing is changed that cannot be told; and after, for who
+	// has read it meanwhile.
+	if err := g.dropAll(ctx, id); err != nil {
+		return err
+	}
 	switch err := do(rec); {
 	case errors.Is(err, ErrNotOwner):
 		return ErrUnderWay // somebody else was faster
 	case err != nil:
-		return storeError(err)
+		return storeError(err) // and it may have been done
 	}
-	g.cache.Load().drop(id)
+	g.drop(id, false)
 	if g.shared != nil {
-		if err := g.shared.Drop(ctx, id); err != nil {
-			return fmt.Errorf("%w: telling other processes: %w", ErrStore, err)
-		}
+		g.insist("having other processes drop a call from memory", id, func(ctx context.Context) error {
+			return g.shared.Drop(ctx, id)
+		})
+	}
+	return nil
+}
+
+// dropAll has this process and all others drop what they have in memory of id.
+func (g *Gate) dropAll(ctx context.Context, id ID) error {
+	g.drop(id, false)
+	if g.shared == nil {
+		return nil
+	}
+	if err := g.shared.Drop(ctx, id); err != nil {
+		return fmt.Errorf("%w: telling other processes: %w", ErrStore, err)
 	}
 	return nil
 }
 
 // drop takes what was changed after it had ended out of the cache.
 func (g *Gate) drop(id ID, all bool) {
+	g.drops.Add(1) // before: see remember
 	if all {
 		g.cache.Load().clear()
 	} else {
 		g.cache.Load().drop(id)
+	}
+}
+
+// remember puts rec, which was read or recorded since there were drops drops, into
+// the cache, unless it may have been changed since.
+func (g *Gate) remember(rec *Record, now time.Time, drops int64) {
+	if g.drops.Load() != drops {
+		return
+	}
+	cache := g.cache.Load()
+	cache.set(rec, now)
+	if g.drops.Load() != drops {
+		cache.drop(rec.ID)
 	}
 }
 

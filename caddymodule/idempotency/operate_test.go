@@ -3,6 +3,7 @@ package idempotency_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -282,14 +283,119 @@ func TestAnErasedCallIsNotToldAndNotSentAgain(t *testing.T) {
 	})
 }
 
-func TestAnErasedOpenCallIsStillSentUnderItsKey(t *testing.T) {
+func TestAnErasedCallWhoseOutcomeIsOpenIsStillSentUnderItsKey(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		w.leave(w.honored("k"), idempotency.Open, time.Second)
-		if err := w.gate.Erase(t.Context(), idOf("k")); err != nil {
+		for _, state := range []idempotency.State{idempotency.Open, idempotency.Started} {
+			key := state.String()
+			w.leave(w.honored(key), state, time.Second)
+			if err := w.gate.Erase(t.Context(), idOf(key)); err != nil {
+				t.Fatal(err)
+			}
+			out := w.do(w.honored(key))
+			want(t, out, executed, isKept, "ran under up-"+key)
+			if out.Key != key {
+				t.Errorf("its caller is told the key %q", out.Key)
+			}
+		}
+	})
+}
+
+func TestACallThatEndsWhileItIsLookedAtIsNotTakenForLeftBehind(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		release := w.upstream.holds()
+		w.start(w.keyed("k"))
+		w.start(w.keyed("freed"))
+		recs := []*idempotency.Record{w.record("k"), w.record("freed")}
+		w.upstream.becomes(kept("ran"))
+		release()
+		if err := w.gate.Forget(t.Context(), idOf("freed")); err != nil {
 			t.Fatal(err)
 		}
-		want(t, w.do(w.honored("k")), executed, isKept, "ran under up-k")
+		standings, err := w.gate.Standings(t.Context(), recs)
+		if err != nil || standings[0] != idempotency.Done || recs[0].State != idempotency.Done || recs[1] != nil {
+			t.Errorf("it is %v, of %+v, %v", standings, recs, err)
+		}
 	})
+}
+
+func TestACallThatIsMeantAnewIsNotTakenForOneThatWasJustResolved(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.upstream.becomes(unsure("bad gateway"))
+		first := w.do(w.keyless("r"))
+		first.Settle(true)
+		time.Sleep(3 * time.Hour)
+		if _, err := w.gate.Resolve(t.Context(), first.ID, ran); err != nil {
+			t.Fatal(err)
+		}
+		w.upstream.becomes(kept("ran anew"))
+		time.Sleep(time.Minute)
+		second := w.do(w.keyless("r"))
+		want(t, second, executed, isKept, "ran anew")
+		w.wantSent(2)
+	})
+}
+
+func TestAWordCountsForAsLongAsAnAnswerWouldHave(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.upstream.becomes(unsure("bad gateway"))
+		w.do(w.keyed("k"))
+		time.Sleep(retention - time.Minute)
+		w.resolve("k", ran)
+		time.Sleep(retention - time.Minute)
+		want(t, w.do(w.keyed("k")), replayed, isKept, "refund 17")
+		w.wantSent(1)
+	})
+}
+
+func TestNothingIsErasedThatOtherProcessesCannotBeToldOf(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		f.a.do(f.a.keyed("k"))
+		f.a.member.LoseDrop(true)
+		if err := f.a.gate.Erase(t.Context(), idOf("k")); !errors.Is(err, idempotency.ErrStore) {
+			t.Fatalf("Erase: %v", err)
+		}
+		want(t, f.b.do(f.b.keyed("k")), replayed, isKept, "ran under up-k")
+		f.a.member.LoseDrop(false)
+		if err := f.a.gate.Erase(t.Context(), idOf("k")); err != nil {
+			t.Fatal(err)
+		}
+		f.b.doErr(f.b.keyed("k"), idempotency.ErrResultUnavailable)
+	})
+}
+
+func TestAScopeIsErasedWithAllOfItsCallsAndPurgedOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		scopes := []idempotency.ScopeID{idempotency.NewScopeID("org", "alice"), idempotency.NewScopeID("acme", "alice")}
+		for i, scope := range append(scopes, idempotency.NewScopeID("org", "bob")) {
+			call := w.keyed(fmt.Sprint("k", i))
+			call.Label.Scope = scope
+			w.do(call)
+		}
+		release := w.upstream.holds()
+		running := w.keyed("running")
+		running.Label.Scope = scopes[0]
+		w.start(running)
+		store := &purger{Lister: w.store.Store.(idempotency.Lister)}
+		erased, underWay, err := w.gate.EraseScopes(t.Context(), store, scopes)
+		if erased != 2 || underWay != 1 || err != nil || store.purged != 1 {
+			t.Errorf("%d erased, %d under way, purged %d times, %v", erased, underWay, store.purged, err)
+		}
+		release()
+		w.doErr(w.keyed("k0"), idempotency.ErrResultUnavailable)
+		w.doErr(w.keyed("k1"), idempotency.ErrResultUnavailable)
+		want(t, w.do(w.keyed("k2")), replayed, isKept, "ran under up-k2")
+	})
+}
+
+// purger is a Lister that counts how often it is purged.
+type purger struct {
+	idempotency.Lister
+	purged int
+}
+
+func (p *purger) Purge(context.Context) error {
+	p.purged++
+	return nil
 }
 
 func TestStandingsTellWhatWasLeftBehindFromWhatRuns(t *testing.T) {

@@ -20,8 +20,9 @@ type Member struct {
 	silent      time.Time                   // since when the process shows no life; zero: it does
 	gone        bool                        // for good
 	losesAttend bool
-	drop        func(idempotency.ID, bool) // guarded by Fleet.mu
-	goodbye     bool                       // gone, and said so
+	losesDrop   bool
+	drop        func(idempotency.ID, bool)
+	goodbye     bool // gone, and said so
 }
 
 var (
@@ -322,10 +323,23 @@ func (m *Member) Drop(ctx context.Context, id idempotency.ID) error {
 	if err := m.enter(ctx); err != nil {
 		return err
 	}
+	m.fleet.mu.Lock()
+	lost := m.losesDrop
+	m.fleet.mu.Unlock()
+	if lost {
+		return errors.New("the network is away")
+	}
 	for _, drop := range m.fleet.drops() {
 		drop(id, false)
 	}
 	return nil
+}
+
+// LoseDrop sets whether Drop fails.
+func (m *Member) LoseDrop(lose bool) {
+	m.fleet.mu.Lock()
+	defer m.fleet.mu.Unlock()
+	m.losesDrop = lose
 }
 
 // Watch implements idempotency.SharedStore. stop may be called more than once.
