@@ -125,7 +125,7 @@ func (d *demo) supervise(ctx context.Context, api string) error {
 			return err
 		}
 		if ctx.Err() != nil {
-			<-child.ended
+			_ = <-child.ended // by the same signal
 			return nil
 		}
 		if first {
