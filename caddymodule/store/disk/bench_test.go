@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -42,10 +43,21 @@ func BenchmarkClaim(b *testing.B) {
 // calls do. BenchmarkLog is the least that this could cost: the same bytes
 // appended to a file with the same promise, two shared syncs a call, and no way
 // to find them again.
-func BenchmarkCall(b *testing.B) {
+func BenchmarkCall(b *testing.B) { benchmarkCall(b, Options{}) }
+
+// BenchmarkEncryptedCall is BenchmarkCall with a key.
+func BenchmarkEncryptedCall(b *testing.B) {
+	ring, err := store.ParseKeyring([]string{strings.Repeat("42", store.KeySize)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	benchmarkCall(b, Options{Keyring: ring})
+}
+
+func benchmarkCall(b *testing.B, opts Options) {
 	for _, writers := range []int{1, 64} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			s := mustOpen(b, b.TempDir(), Options{})
+			s := mustOpen(b, b.TempDir(), opts)
 			callConcurrently(b, writers,
 				func(rec *idempotency.Record) error {
 					_, err := s.Claim(ctx, rec, idempotency.Owner{})

@@ -124,9 +124,11 @@ func (s *Store) heads(ctx context.Context, places []string) ([]*idempotency.Reco
 				continue // there is no such key
 			}
 			e, need, err := decodeHead(s.keys.Ring(), values[k])
-			switch {
+			switch at, _ := positionOf(places[i]); {
 			case err != nil:
 				return nil, err
+			case e.Record != nil && e.ID != at.ID:
+				return nil, fmt.Errorf("decoding record: %w: it is the record of another call", store.ErrDamaged)
 			case need > 0 && need <= max(n, needs[i]):
 				return nil, fmt.Errorf("decoding record: %w: it ends too early", store.ErrDamaged)
 			case need > 0:

@@ -1,8 +1,10 @@
 package redis
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,5 +154,41 @@ func TestAClaimComesAfterItsPlaces(t *testing.T) {
 	all := s.placed(rec, s.listed(listScript, rec, s.claim(rec, idempotency.Owner{})))
 	if len(all) != 3 || all[0].index == nil || all[1].index == nil || all[2].script != claimScript {
 		t.Errorf("got %+v", all)
+	}
+}
+
+// A sweep has to know the place of what it cannot decrypt.
+func TestThePlaceOfARecordIsToldWithoutItsKey(t *testing.T) {
+	ring, err := store.ParseKeyring([]string{strings.Repeat("42", store.KeySize)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, keys := range []*store.Keyring{nil, ring} {
+		rec := sample()
+		rec.Finished = time.Now()
+		rec.Answer = &idempotency.Answer{Status: 200, Body: make([]byte, 1000)}
+		value := encode(keys, rec)[:fewBytes]
+		if got, ok := placeOf([]byte(value)); !ok || got != place(store.PositionOf(rec)) {
+			t.Errorf("with keys %v: got %x, %t", keys, got, ok)
+		}
+		if !isAt([]byte(value), place(store.PositionOf(rec)), true) {
+			t.Errorf("with keys %v, it is taken for gone", keys)
+		}
+	}
+}
+
+func TestAListingTakesNoRecordThatWasMovedForAnother(t *testing.T) {
+	s := openAlone(t, nil)
+	a, b := recordAt("a", time.Now()), recordAt("b", time.Now())
+	mustClaim(t, s, a)
+	mustClaim(t, s, b)
+	_, err := s.do(t.Context(), func(c rueidis.Client) rueidis.Completed {
+		return c.B().Set().Key(s.recordKey(a.ID)).Value(encode(nil, b)).Build()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page, err := s.List(t.Context(), idempotency.Query{}); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("got %v, %v", page, err)
 	}
 }
