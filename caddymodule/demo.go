@@ -125,7 +125,8 @@ func (d *demo) supervise(ctx context.Context, api string) error {
 			return err
 		}
 		if ctx.Err() != nil {
-			_ = <-child.ended // by the same signal
+			for range child.ended { // by the same signal
+			}
 			return nil
 		}
 		if first {
