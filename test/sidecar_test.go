@@ -327,8 +327,8 @@ func (s *sidecar) leave(t testing.TB, r request, condition func() bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := s.try(ctx, r); err == nil {
-			t.Error("the caller was answered before it left")
+		if a, err := s.try(ctx, r); err == nil {
+			t.Errorf("the caller was answered before it left: %+v", a)
 		}
 	})
 	waitFor(t, condition)
