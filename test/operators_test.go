@@ -503,17 +503,23 @@ func (s *sidecar) metric(t *testing.T, name string) string {
 	return ""
 }
 
-func TestEventsReachTheirSubscribers(t *testing.T) {
-	p := newPlatform(t, sandbox.Config{})
-	told := make(chan map[string]any, 16)
-	alarms := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+// newAlarms returns the URL of somebody who takes events, and what they are told.
+func newAlarms(t *testing.T) (url string, told chan map[string]any) {
+	told = make(chan map[string]any, 16)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var e map[string]any
 		if err := json.NewDecoder(r.Body).Decode(&e); err != nil {
 			t.Error(err)
 		}
 		told <- e
 	}))
-	defer alarms.Close()
+	t.Cleanup(server.Close)
+	return server.URL, told
+}
+
+func TestEventsReachTheirSubscribers(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	alarms, told := newAlarms(t)
 	wantEvent := func(name string) map[string]any {
 		t.Helper()
 		select {
@@ -530,9 +536,9 @@ func TestEventsReachTheirSubscribers(t *testing.T) {
 	server := newRedis(t)
 	s := newSidecar(t, p, options{global: "store redis " + server.URL()})
 	s.rewrite(t, "\tlog {", "\tevents {\n"+
-		"\t\ton unknown_outcome genesys_webhook "+alarms.URL+"\n"+
-		"\t\ton token_failing genesys_webhook "+alarms.URL+"\n"+
-		"\t\ton store_unavailable genesys_webhook "+alarms.URL+"\n\t}\n\tlog {")
+		"\t\ton unknown_outcome genesys_webhook "+alarms+"\n"+
+		"\t\ton token_failing genesys_webhook "+alarms+"\n"+
+		"\t\ton store_unavailable genesys_webhook "+alarms+"\n\t}\n\tlog {")
 	s.reload(t)
 
 	s.send(t, lost("order-17"))
@@ -569,17 +575,9 @@ func TestEventsReachTheirSubscribers(t *testing.T) {
 
 func TestWhatACrashLeftIsAnEvent(t *testing.T) {
 	p := newPlatform(t, sandbox.Config{})
-	told := make(chan map[string]any, 16)
-	alarms := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		var e map[string]any
-		if err := json.NewDecoder(r.Body).Decode(&e); err != nil {
-			t.Error(err)
-		}
-		told <- e
-	}))
-	defer alarms.Close()
+	alarms, told := newAlarms(t)
 	s := newSidecar(t, p, options{})
-	s.rewrite(t, "\tlog {", "\tevents {\n\t\ton unknown_outcome genesys_webhook "+alarms.URL+"\n\t}\n\tlog {")
+	s.rewrite(t, "\tlog {", "\tevents {\n\t\ton unknown_outcome genesys_webhook "+alarms+"\n\t}\n\tlog {")
 	r := ordered("order-17")
 	r.header = append(r.header, "Sandbox-Fault", "slow=1h; times=1")
 	s.crashDuring(t, r)
