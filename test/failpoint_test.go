@@ -195,8 +195,8 @@ type cutter struct {
 }
 
 // cut kills process: as soon as the first byte of its request has come, which goes
-// no further, or, if whole, when all of it has been passed on. (It is so short
-// that it comes in one piece.)
+// no further, or, if whole, when all of it has come, which is passed on. (It is so
+// short that it comes in one piece.)
 type cut struct {
 	process *os.Process
 	whole   bool
@@ -257,14 +257,17 @@ func copyAll(to, from net.Conn, cuts *atomic.Pointer[cut]) error {
 		if cuts != nil {
 			now = cuts.Load()
 		}
-		if now != nil && !now.whole {
-			return now.process.Kill()
+		if now != nil {
+			// Before it is passed on: else the answer may be there first.
+			if err := now.process.Kill(); err != nil || !now.whole {
+				return err
+			}
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
 			return err
 		}
 		if now != nil {
-			return now.process.Kill()
+			return nil
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 // orphan makes a keyless call whose caller leaves while it runs.
 func (s *sidecar) orphan(t *testing.T, r request) {
 	t.Helper()
+	waitFor(t, func() bool { return s.ask(t, "GET", "/genesys/ready", "", nil) == http.StatusOK }) // a busy machine's Redis may be late
 	before := s.platform.Summary().Effects
 	s.leave(t, r, func() bool { return s.platform.Summary().Effects > before })
 }
