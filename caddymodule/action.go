@@ -85,9 +85,9 @@ func (o owner) id(key string) idempotency.ID {
 }
 
 // label returns what operators know a call of a by.
-func (o owner) label(a *action) idempotency.Label {
+func (o owner) label(a *action, organisation idempotency.OrganisationID) idempotency.Label {
 	label := idempotency.Label{
-		Organisation: idempotency.NewOrganisationID(o.organisation),
+		Organisation: organisation,
 		Action:       a.method + " " + a.url.EscapedPath(),
 	}
 	if len(label.Action) > idempotency.MaxText {
@@ -108,7 +108,7 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp i
 		Key:         who.key,
 		Fingerprint: fp,
 		Honored:     a.honored,
-		Label:       o.label(&a),
+		Label:       o.label(&a, h.org.digest),
 		Retention:   time.Duration(h.Retention),
 		Wait:        time.Duration(*h.Wait),
 		Deadline:    time.Duration(h.Deadline),

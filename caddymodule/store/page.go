@@ -1,6 +1,12 @@
 package store
 
-import "genesys-sidecar/caddymodule/idempotency"
+import (
+	"encoding/binary"
+	"math"
+	"time"
+
+	"genesys-sidecar/caddymodule/idempotency"
+)
 
 // MaxLooked is how many records a listing looks at, at most, for one page.
 const MaxLooked = 1000
@@ -72,4 +78,34 @@ func (p *Page) Listing() idempotency.Listing { return p.listing }
 // are kept without the other.
 func PositionOf(rec *idempotency.Record) idempotency.Position {
 	return idempotency.Position{Started: rec.Started.Round(0), ID: rec.ID}
+}
+
+// AppendSortable appends eight bytes to dst that sort as t does. Times that no
+// int64 of nanoseconds holds sort first or last; that is where they belong.
+func AppendSortable(dst []byte, t time.Time) []byte {
+	n := t.UnixNano()
+	switch {
+	case t.Before(time.Unix(0, math.MinInt64)):
+		n = math.MinInt64
+	case t.After(time.Unix(0, math.MaxInt64)):
+		n = math.MaxInt64
+	}
+	return binary.BigEndian.AppendUint64(dst, uint64(n)^1<<63) // negative ones first
+}
+
+// PlaceSize is how many bytes AppendPlace appends.
+const PlaceSize = 8 + len(idempotency.ID{})
+
+// AppendPlace appends at to dst, so that places sort as a listing does, backwards.
+func AppendPlace(dst []byte, at idempotency.Position) []byte {
+	return append(AppendSortable(dst, at.Started), at.ID[:]...)
+}
+
+// ParsePlace returns the position that place was made of.
+func ParsePlace(place []byte) (at idempotency.Position, ok bool) {
+	if len(place) != PlaceSize {
+		return at, false
+	}
+	n := int64(binary.BigEndian.Uint64(place) ^ 1<<63)
+	return idempotency.Position{Started: time.Unix(0, n).UTC(), ID: idempotency.ID(place[8:])}, true
 }

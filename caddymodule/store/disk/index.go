@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -13,34 +11,20 @@ import (
 	"genesys-sidecar/caddymodule/store"
 )
 
-// sortable returns eight bytes that sort as t does. Times that no int64 of
-// nanoseconds holds sort first or last; that is where they belong.
-func sortable(dst []byte, t time.Time) []byte {
-	n := t.UnixNano()
-	switch {
-	case t.Before(time.Unix(0, math.MinInt64)):
-		n = math.MinInt64
-	case t.After(time.Unix(0, math.MaxInt64)):
-		n = math.MaxInt64
-	}
-	return binary.BigEndian.AppendUint64(dst, uint64(n)^1<<63) // negative ones first
-}
-
 // placeKey is the key of a record in one of the two keyspaces that listings go
 // through: where it stands there, backwards.
 func placeKey(keyspace byte, at idempotency.Position) []byte {
-	key := make([]byte, 1, 1+8+len(at.ID))
+	key := make([]byte, 1, 1+store.PlaceSize)
 	key[0] = keyspace
-	return append(sortable(key, at.Started), at.ID[:]...)
+	return store.AppendPlace(key, at)
 }
 
 // keyPosition returns the position that a key of placeKey's is of.
 func keyPosition(key []byte) (at idempotency.Position, ok bool) {
-	if len(key) != 1+8+len(at.ID) {
+	if len(key) == 0 {
 		return at, false
 	}
-	n := int64(binary.BigEndian.Uint64(key[1:]) ^ 1<<63)
-	return idempotency.Position{Started: time.Unix(0, n).UTC(), ID: idempotency.ID(key[9:])}, true
+	return store.ParsePlace(key[1:])
 }
 
 // isOpen tells whether rec, where there is one, is in the keyspace of those that

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 )
 
 // The first byte of a key is its keyspace.
@@ -36,7 +37,7 @@ func expiryKey(expires time.Time, id idempotency.ID) []byte {
 }
 
 // expiryPrefix is where the records start that expire at t.
-func expiryPrefix(t time.Time) []byte { return sortable([]byte{keyspaceExpiry}, t) }
+func expiryPrefix(t time.Time) []byte { return store.AppendSortable([]byte{keyspaceExpiry}, t) }
 
 func unsettledKey(adoption idempotency.AdoptionID, id idempotency.ID) []byte {
 	return append(unsettledPrefix(adoption), id[:]...)

@@ -116,7 +116,7 @@ func (s *Store) placed(ctx context.Context, at idempotency.Position) (*idempoten
 		return nil, err
 	}
 	defer r.unshare()
-	rec, err := r.storedHead()
+	rec, err := r.read(r.decodeHead)
 	if err != nil || rec == nil || s.isGone(rec) {
 		return nil, err
 	}
@@ -124,17 +124,4 @@ func (s *Store) placed(ctx context.Context, at idempotency.Position) (*idempoten
 		return nil, nil // it is elsewhere by now
 	}
 	return rec, nil
-}
-
-// storedHead is stored, without the body.
-func (r row) storedHead() (*idempotency.Record, error) {
-	if running, ok := r.stripe.running[r.id]; ok {
-		return running.rec, nil
-	}
-	value, closer, err := r.s.db.Get(recordKey(r.id))
-	if err := r.s.readError(err); err != nil || closer == nil {
-		return nil, err
-	}
-	defer closer.Close()
-	return r.decodeHead(value)
 }

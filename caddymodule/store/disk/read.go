@@ -28,7 +28,10 @@ func (r row) live() (*idempotency.Record, error) {
 }
 
 // stored returns the record, expired or not, or nil where there is none.
-func (r row) stored() (*idempotency.Record, error) {
+func (r row) stored() (*idempotency.Record, error) { return r.read(r.decode) }
+
+// read is stored, with what decodes the record.
+func (r row) read(decode func([]byte) (*idempotency.Record, error)) (*idempotency.Record, error) {
 	if running, ok := r.stripe.running[r.id]; ok {
 		return running.rec, nil
 	}
@@ -37,7 +40,7 @@ func (r row) stored() (*idempotency.Record, error) {
 		return nil, err
 	}
 	defer closer.Close()
-	return r.decode(value)
+	return decode(value)
 }
 
 // storedSeldom is stored, for a record that most likely is not there: unlike a

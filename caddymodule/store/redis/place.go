@@ -2,10 +2,7 @@ package redis
 
 import (
 	"context"
-	"encoding/binary"
-	"math"
 	"sync"
-	"time"
 
 	"github.com/redis/rueidis"
 
@@ -25,33 +22,18 @@ import (
 const (
 	placesAll  = "t"
 	placesOpen = "o"
-
-	placeSize = 8 + len(idempotency.ID{})
 )
 
 func (s *Store) placesKey(index string) string { return s.options.Prefix + index }
 
-// place returns the member for a record at at. Times that no int64 of nanoseconds
-// holds sort first or last; that is where they belong.
+// place returns the member for a record at at.
 func place(at idempotency.Position) string {
-	n := at.Started.UnixNano()
-	switch {
-	case at.Started.Before(time.Unix(0, math.MinInt64)):
-		n = math.MinInt64
-	case at.Started.After(time.Unix(0, math.MaxInt64)):
-		n = math.MaxInt64
-	}
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, placeSize), uint64(n)^1<<63) // negative ones first
-	return string(append(b, at.ID[:]...))
+	return string(store.AppendPlace(make([]byte, 0, store.PlaceSize), at))
 }
 
 // positionOf returns the position that a member is the place of.
 func positionOf(place string) (at idempotency.Position, ok bool) {
-	if len(place) != placeSize {
-		return at, false
-	}
-	n := int64(binary.BigEndian.Uint64([]byte(place[:8])) ^ 1<<63)
-	return idempotency.Position{Started: time.Unix(0, n).UTC(), ID: idempotency.ID([]byte(place[8:]))}, true
+	return store.ParsePlace([]byte(place))
 }
 
 // placeOf returns the place of the record that value begins with.
