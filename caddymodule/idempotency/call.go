@@ -61,10 +61,15 @@ type Call struct {
 	// Deadline bounds the whole call, from its start.
 	Deadline time.Duration
 
-	// Prepare is called before the claim; if it fails, nothing is claimed and
-	// Do returns its error, with ErrUnresolved where that applies. It must not
-	// have effects that matter if the call is then not sent.
+	// Prepare is called once before the claim, unless Prepared says that it need
+	// not be; if it fails, nothing is claimed and Do returns its error, with
+	// ErrUnresolved where that applies. Its context ends when nobody waits for
+	// the call any more. What it has taken hold of is for Send, or for Abandon.
 	Prepare func(context.Context) error
+
+	// Abandon is called where Prepare has succeeded and the call is not sent. nil:
+	// Prepare takes hold of nothing.
+	Abandon func()
 
 	// Prepared tells whether Prepare would succeed at once. Then the call is
 	// claimed without a look into the store, which the claim takes anyway. nil:

@@ -57,7 +57,9 @@ type Journal struct {
 // Attempt is one sending of a call. It holds no part of the request.
 type Attempt struct {
 	Started       time.Time
-	Waited        time.Duration // before it: for the pause and for the backoff
+	Waited        time.Duration // before it: for the pause, for a start within the budget, and for the backoff
+	Paused        time.Duration // the part of Waited that a pause took which the upstream had asked for
+	Paced         time.Duration // the part of Waited that the organisation's budget took
 	Took          time.Duration // until its answer was read, or given up
 	Written       bool          // a byte of the request may have left
 	Status        int           // of the answer; 0: there was none

@@ -96,8 +96,14 @@ const (
 	Open
 
 	// Released: an operator has said that the call did not run. Its key is free for
-	// any request; the record is there for its journal.
+	// any request; the record is there for its journal. So is that of a call that
+	// was handed over for later and came to nothing: it was cancelled, and has no
+	// Answer, or it was refused, and Answer tells why.
 	Released
+
+	// Queued: the call was handed over for later and waits for its turn. Nothing
+	// has been sent under its claim.
+	Queued
 )
 
 // String returns the state's name as used in logs and listings.
@@ -113,6 +119,8 @@ func (s State) String() string {
 		return "open"
 	case Released:
 		return "released"
+	case Queued:
+		return "queued"
 	default:
 		return "invalid"
 	}
@@ -137,6 +145,7 @@ type Record struct {
 	Answer      *Answer     // see State
 	Label       Label       // what operators know the call by
 	Journal     Journal     // what is known of how it went
+	Deferred    *Deferred   // the call itself, where it was handed over for later and has not ended; excludes Answer
 }
 
 // Expired tells whether the record counts as gone at now.

@@ -91,6 +91,9 @@ var (
 	// another claim.
 	ErrFull = errors.New("the store is full")
 
+	// ErrBacklogFull is returned where a backlog has no room for another call.
+	ErrBacklogFull = errors.New("the backlog is full")
+
 	// ErrNotMade is wrapped by errors of Claim that say for certain that the
 	// claim was not made, and will not be.
 	ErrNotMade = errors.New("the claim was not made")
