@@ -35,6 +35,8 @@ func (h *Handler) accountOf(a *action, out *idempotency.Outcome, cached bool, be
 	status := http.StatusBadGateway // of an answer that there is not, see leftBehind
 	if out.Answer != nil {
 		status = out.Answer.Status
+	} else if e == endAccepted {
+		status = http.StatusAccepted
 	}
 	h.account(a, e, problem, status, out.ID, out.Journal, began)
 }
@@ -57,6 +59,8 @@ func (h *Handler) accountError(a *action, err error, left bool, id idempotency.I
 // endingOf tells how a request ended that was told out.
 func endingOf(out *idempotency.Outcome) ending {
 	switch {
+	case out.Fate == idempotency.Pending:
+		return endAccepted
 	case out.Fate == idempotency.Unsure:
 		return endUnknown
 	case out.Fate == idempotency.Freed:

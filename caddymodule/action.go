@@ -57,8 +57,10 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) 
 		out, err = h.app.backend.gate.Replay(id, request)
 	}
 	cached := out != nil
+	var prefers preference
 	if out == nil && err == nil {
-		call := h.newCall(r, a, who, owner, request.Fingerprint())
+		prefers = preferenceOf(r.Header)
+		call := h.newCall(r, a, who, owner, request.Fingerprint(), prefers)
 		out, err = h.app.backend.gate.Do(r.Context(), call)
 	}
 	if err != nil {
@@ -66,6 +68,9 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) 
 			h.logRefusal(err)
 		}
 		return h.reject(w, r, &a, began, id, who.key, err)
+	}
+	if out.Fate == idempotency.Pending {
+		return h.tellPending(w, r, &a, out, prefers, owner.label(&a, h.org.digest), began)
 	}
 	defer h.accountOf(&a, out, cached, began)
 	return h.tell(w, r, out)
@@ -103,7 +108,7 @@ func (o owner) upstreamKey(key string) string { return idempotency.UpstreamKey(o
 
 // newCall returns the call that the request r, with the fingerprint fp, makes
 // of a.
-func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp idempotency.Fingerprint) idempotency.Call {
+func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp idempotency.Fingerprint, prefers preference) idempotency.Call {
 	call := idempotency.Call{
 		Key:         who.key,
 		Fingerprint: fp,
@@ -134,28 +139,23 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp i
 	}
 
 	header := upstreamHeader(r.Header, a.contentType)
-	call.Prepare = func(ctx context.Context) error { return h.prepare(ctx, a) }
+	call.Later = h.later(prefers, &a, header, call.Label)
 	if h.inject == nil {
 		call.Prepared = h.invoker.IsReady
 	}
-	call.Send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
-		return h.send(ctx, claim, a, header)
-	}
-	call.Ended = func(end *idempotency.Record, fate idempotency.Fate, callers int64) {
-		h.callEnded(&a, end, fate, callers)
-	}
+	h.arm(&call, a, header, call.Label.Scope, func() time.Time { return time.Now().Add(time.Duration(h.Deadline)) })
 	return call
 }
 
-// prepare finds out what would else fail after the claim.
-func (h *Handler) prepare(ctx context.Context, a action) error {
+// prepare finds out what would else fail after the claim. The zero deadline is none.
+func (h *Handler) prepare(ctx context.Context, a action, deadline time.Time) error {
 	if h.inject != nil {
 		if _, err := h.inject.Write(a.body, "x"); err != nil {
 			return &problemError{slug: slugBodyInvalid, err: err,
 				detail: "The key is to be written into the request's body at " + h.inject.text + ", but: " + err.Error() + "."}
 		}
 	}
-	return h.invoker.Ready(ctx, time.Now().Add(time.Duration(h.Deadline)))
+	return h.invoker.Ready(ctx, deadline)
 }
 
 // scope returns whose keys the request's are.

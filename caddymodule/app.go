@@ -34,6 +34,10 @@ type App struct {
 	// store; 0 for none. Default: 67108864 (64 MiB).
 	CacheSize *int64 `json:"cache_size,omitempty"`
 
+	// What calls that were handed over may grow to while they wait for their turn.
+	// One that would exceed it is refused with a 503.
+	Backlog *Backlog `json:"backlog,omitempty"`
+
 	// Where answers are kept. Default: `disk`.
 	StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=http.handlers.genesys_cloud.storage inline_key=backend"`
 
@@ -64,6 +68,18 @@ type App struct {
 	calls    *zap.Logger // a line for each call that has ended
 	tenure   *tenure
 }
+
+// Backlog bounds the calls that wait for their turn, in the whole store.
+type Backlog struct {
+	// How many calls there may be. Default: 10000.
+	Calls int `json:"calls,omitempty"`
+
+	// How large their requests may be together, in bytes. Default: 67108864 (64 MiB).
+	Size int64 `json:"size,omitempty"`
+}
+
+// defaultBacklog has the values that zero fields of a Backlog stand for.
+var defaultBacklog = idempotency.Bounds{Calls: 10000, Bytes: 64 << 20}
 
 const (
 	defaultRegion    = "us-east-1"
@@ -132,7 +148,13 @@ func (a *App) provisionStore(ctx caddy.Context) error {
 	}
 	a.backendKey = key
 
-	a.settings = &settings{cacheSize: defaultCacheSize, storage: storage, keyring: a.keyring}
+	a.settings = &settings{cacheSize: defaultCacheSize, backlog: defaultBacklog, storage: storage, keyring: a.keyring}
+	if b := a.Backlog; b != nil && b.Calls > 0 {
+		a.settings.backlog.Calls = b.Calls
+	}
+	if b := a.Backlog; b != nil && b.Size > 0 {
+		a.settings.backlog.Bytes = b.Size
+	}
 	if a.CacheSize != nil {
 		a.settings.cacheSize = *a.CacheSize
 	}
@@ -143,6 +165,9 @@ func (a *App) provisionStore(ctx caddy.Context) error {
 func (a *App) Validate() error {
 	if a.CacheSize != nil && *a.CacheSize < 0 {
 		return errors.New("cache_size must not be negative; 0 switches the cache off")
+	}
+	if b := a.Backlog; b != nil && (b.Calls < 0 || b.Size < 0) {
+		return errors.New("backlog: calls and size must not be negative")
 	}
 	return nil
 }
@@ -157,6 +182,7 @@ func (a *App) Start() (err error) {
 		o.start()
 	}
 	a.run()
+	a.backend.gate.Resume(a.backend.resume)
 	a.backend.emitLeftBehind()
 	return nil
 }

@@ -40,6 +40,7 @@ type backend struct {
 // it is open.
 type settings struct {
 	cacheSize int64
+	backlog   idempotency.Bounds
 	storage   Storage
 	keyring   *store.Keyring
 }
@@ -71,12 +72,13 @@ func loadBackend(identity string, storage Storage, keys *store.Keyring) (*backen
 		h := &health{failed: func(err error) {
 			emit(eventStoreUnavailable, map[string]any{"store": kindOf(identity), "error": err.Error()})
 		}}
-		return &backend{
+		b := &backend{
 			identity: identity,
 			store:    opened,
 			gate:     idempotency.NewGate(observed(opened, h), idempotency.Limits{}, slog.New(liveLog{})),
 			health:   h,
-		}, nil
+		}
+		return b, nil
 	})
 	if err != nil {
 		return nil, err
@@ -129,6 +131,7 @@ func (b *backend) applyLocked(s *settings, keys *store.Keyring) error {
 		}
 		b.gate.SetCache(cache).Close()
 	}
+	b.gate.SetBounds(s.backlog)
 	b.settings = s
 	return nil
 }

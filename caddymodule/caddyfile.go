@@ -38,6 +38,8 @@ func init() {
 //	    deadline     <duration>
 //	    max_request_body  <size>
 //	    max_response_body <size>
+//	    async        prefer|on|off
+//	    async_order  scope|none
 //	    invoke_endpoint   <path> <action id>
 //	    transport http { … }
 //	    # any other subdirective of reverse_proxy
@@ -182,6 +184,10 @@ func (h *Handler) parseSubdirective(d *caddyfile.Dispenser) (own bool, err error
 		return true, parseSize(d, &h.MaxRequestBody)
 	case "max_response_body":
 		return true, parseSize(d, &h.MaxResponseBody)
+	case "async":
+		return true, parseChoice(d, &h.Async, asyncPrefer, asyncOn, asyncOff)
+	case "async_order":
+		return true, parseChoice(d, &h.AsyncOrder, asyncOrderScope, asyncOrderNone)
 	case "invoke_endpoint":
 		return true, h.parseInvokeEndpoint(d)
 	case "transport":

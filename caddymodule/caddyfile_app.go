@@ -3,13 +3,16 @@ package caddymodule
 import (
 	"encoding/json"
 	"maps"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/dustin/go-humanize"
 
 	"genesys-sidecar/caddymodule/genesys"
 )
@@ -34,6 +37,7 @@ func init() {
 //	        store         memory [{ max_size <size> }]
 //	        store         redis <url>... [{ ... }]
 //	        encryption_key <key>...
+//	        backlog       <calls> [<size>]
 //	        organization <name> {
 //	            region        <name>
 //	            api_url       <url>
@@ -81,10 +85,12 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				err = a.parseStore(d)
 			case "encryption_key":
 				err = a.parseKeys(d)
+			case "backlog":
+				err = a.parseBacklog(d)
 			case "organization":
 				err = a.parseOrganization(d)
 			default:
-				err = d.Errf("unknown option %q; genesys has region, api_url, login_url, client_id, client_secret, login_transport, cache, store, encryption_key and organization", name)
+				err = d.Errf("unknown option %q; genesys has region, api_url, login_url, client_id, client_secret, login_transport, cache, store, encryption_key, backlog and organization", name)
 			}
 		}
 		if err != nil {
@@ -238,6 +244,26 @@ func (a *App) parseCache(d *caddyfile.Dispenser) error {
 		return err
 	}
 	a.CacheSize = &size
+	return nil
+}
+
+func (a *App) parseBacklog(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) < 1 || len(args) > 2 {
+		return d.Err("backlog: it takes a number of calls, and the size of their requests if need be, as in: backlog 10000 64MiB")
+	}
+	calls, err := strconv.Atoi(args[0])
+	if err != nil || calls < 1 {
+		return d.Errf("backlog: %q is no number of calls from 1 on", args[0])
+	}
+	a.Backlog = &Backlog{Calls: calls}
+	if len(args) == 2 {
+		size, err := humanize.ParseBytes(args[1])
+		if err != nil || size == 0 || size > math.MaxInt64 {
+			return d.Errf("backlog: %q is no size, such as 64MiB", args[1])
+		}
+		a.Backlog.Size = int64(size)
+	}
 	return nil
 }
 

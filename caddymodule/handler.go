@@ -94,6 +94,17 @@ type Handler struct {
 	// to its first caller only. Default: 8388608 (8 MiB).
 	MaxResponseBody int64 `json:"max_response_body,omitempty"`
 
+	// Whether calls are handed over: answered 202 at once, and sent when their turn
+	// has come; the answer is to be had at the Location. `prefer` does so for those
+	// who ask for it by `Prefer: respond-async` (RFC 7240), `on` for all, `off` for
+	// none. Default: `prefer`.
+	Async string `json:"async,omitempty"`
+
+	// In which order calls that were handed over are sent: `scope` sends those of
+	// one scope one after the other, in the order in which they came; `none` sends
+	// them side by side, the oldest first. Default: `scope`.
+	AsyncOrder string `json:"async_order,omitempty"`
+
 	// Paths that take a key and an input in the body and invoke one action.
 	InvokeEndpoints []InvokeEndpoint `json:"invoke_endpoints,omitempty"`
 
@@ -107,6 +118,7 @@ type Handler struct {
 	scopes  []string // the parts of Scope
 	inject  *pointer
 	invoker *genesys.Invoker
+	policy  uint64 // a digest of the configuration
 	log     *slog.Logger
 }
 
@@ -165,6 +177,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.applyDefaults()
+	if h.policy, err = policyOf(h); err != nil {
+		return err
+	}
 	h.app.handlers = append(h.app.handlers, h)
 	watchCallers(ctx)
 
@@ -220,6 +235,12 @@ func (h *Handler) applyDefaults() {
 	if h.OnConflict == "" {
 		h.OnConflict = conflictReturn
 	}
+	if h.Async == "" {
+		h.Async = asyncPrefer
+	}
+	if h.AsyncOrder == "" {
+		h.AsyncOrder = asyncOrderScope
+	}
 	if h.Retention == 0 {
 		h.Retention = caddy.Duration(defaultRetention)
 	}
@@ -273,6 +294,20 @@ func (h *Handler) Validate() error {
 	default:
 		return fmt.Errorf("on_conflict is %q; it must be return or new_key", h.OnConflict)
 	}
+	switch h.Async {
+	case asyncPrefer, asyncOff:
+	case asyncOn:
+		if !h.app.backend.gate.Defers() {
+			return errors.New("async is on, but the store keeps no calls for later")
+		}
+	default:
+		return fmt.Errorf("async is %q; it must be prefer, on or off", h.Async)
+	}
+	switch h.AsyncOrder {
+	case asyncOrderScope, asyncOrderNone:
+	default:
+		return fmt.Errorf("async_order is %q; it must be scope or none", h.AsyncOrder)
+	}
 	for name, d := range map[string]caddy.Duration{
 		"retention": h.Retention, "wait": *h.Wait, "backoff": h.Backoff, "backoff_max": h.BackoffMax,
 		"timeout": h.Timeout, "deadline": h.Deadline,
@@ -309,6 +344,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if e, ok := h.invokeEndpoint(r); ok {
 		return h.serveFacade(w, r, e)
 	}
+	if id, ok := h.locationOf(r); ok {
+		return h.serveLocation(w, r, id)
+	}
 	match, ok := h.match(r)
 	if !ok {
 		return next.ServeHTTP(w, r)
@@ -331,8 +369,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 func (h *Handler) match(r *http.Request) (genesys.Match, bool) {
 	match, ok := h.routes.Match(r.Method, r.URL.EscapedPath())
 	if !ok && h.org.api.Path != "" {
+		return h.matchPath(r.Method, r.URL.EscapedPath(), h.org.upstreamURL(r.URL).EscapedPath())
+	}
+	return match, ok
+}
+
+// matchPath tells whether a request to path, which is upstreamPath at the API, is a
+// data action.
+func (h *Handler) matchPath(method, path, upstreamPath string) (genesys.Match, bool) {
+	match, ok := h.routes.Match(method, path)
+	if !ok && h.org.api.Path != "" {
 		// With an API below a prefix, such as /api, it takes both to make an action.
-		return h.routes.Match(r.Method, h.org.upstreamURL(r.URL).EscapedPath())
+		return h.routes.Match(method, upstreamPath)
 	}
 	return match, ok
 }

@@ -24,10 +24,11 @@ const (
 	endRefused                // the upstream refused it before it ran
 	endRejected               // the sidecar did not send it; see the problem
 	endLeft                   // its caller left before it was told anything
+	endAccepted               // it was told where to ask for the answer
 	endings
 )
 
-var endingNames = [endings]string{"executed", "replayed", "shared", "adopted", "unknown", "refused", "rejected", "left"}
+var endingNames = [endings]string{"executed", "replayed", "shared", "adopted", "unknown", "refused", "rejected", "left", "accepted"}
 
 func (e ending) String() string { return endingNames[e] }
 

@@ -34,6 +34,9 @@ const (
 	slugOverloaded          = "overloaded"
 	slugCredentialsRejected = "credentials-rejected"
 	slugLoopDetected        = "loop-detected" // genesys.LoopCode
+	slugCallNotFound        = "call-not-found"
+	slugCallStarted         = "call-started"
+	slugCallReleased        = "call-released"
 )
 
 // problemKinds has the status and the title of each.
@@ -56,6 +59,9 @@ var problemKinds = map[string]struct {
 	slugStoreUnavailable:    {http.StatusServiceUnavailable, "The store of answers does not work"},
 	slugOverloaded:          {http.StatusServiceUnavailable, "Too many calls are under way"},
 	slugCredentialsRejected: {http.StatusBadGateway, "The login service rejects the OAuth client"},
+	slugCallNotFound:        {http.StatusNotFound, "There is no such call"},
+	slugCallStarted:         {http.StatusConflict, "The call's turn has come"},
+	slugCallReleased:        {http.StatusGone, "The call did not run"},
 	slugLoopDetected:        {http.StatusLoopDetected, "The request has come back to the sidecar"},
 }
 
@@ -199,6 +205,18 @@ func problemAlone(err error) *problemError {
 	case errors.Is(err, idempotency.ErrInUse):
 		return &problemError{slug: slugKeyInUse, err: err, retryable: true, retryAfter: 2 * time.Second,
 			detail: "The first call with this key has not ended yet. Repeat the request with the same key to get its answer."}
+	case errors.Is(err, idempotency.ErrNoRecord):
+		return &problemError{slug: slugCallNotFound, err: err,
+			detail: "No call of this caller's is on record here. Answers are kept for as long as retention says."}
+	case errors.Is(err, idempotency.ErrUnderWay), errors.Is(err, idempotency.ErrKnown):
+		return &problemError{slug: slugCallStarted, err: err,
+			detail: "The call cannot be cancelled any more: it is under way, or has ended. GET tells what has become of it."}
+	case errors.Is(err, idempotency.ErrReleased):
+		return &problemError{slug: slugCallReleased, err: err, outcome: outcomeNotExecuted,
+			detail: "The call was cancelled before its turn had come, or an operator has said that it did not run. Its key is free."}
+	case errors.Is(err, idempotency.ErrBacklogFull):
+		return &problemError{slug: slugOverloaded, err: err, outcome: outcomeNotExecuted, retryable: true, retryAfter: 10 * time.Second,
+			detail: "The sidecar has as many calls waiting for their turn as it may; this one was not accepted."}
 	case errors.Is(err, idempotency.ErrResultUnavailable):
 		return &problemError{slug: slugResultUnavailable, err: err, outcome: outcomeExecuted,
 			detail: "The call ran, but its answer was too large to be kept, or had to make room. It is not run again."}

@@ -38,8 +38,21 @@ func (h *Handler) send(ctx context.Context, claim *idempotency.Claim, a action, 
 	} else {
 		result.Answer = problemOfReply(reply, claim.Honored()).answer(claim.ID())
 	}
+	result.Temporary = isTemporary(reply)
 	h.logReply(claim, reply)
 	return result
+}
+
+// isTemporary tells whether what kept a call from running will pass by itself, or
+// is for an operator to mend rather than for the caller.
+func isTemporary(reply genesys.Reply) bool {
+	switch {
+	case reply.Fate != genesys.NotRun:
+		return false
+	case reply.Cause == genesys.Answered:
+		return reply.Status == http.StatusTooManyRequests || reply.Status == http.StatusServiceUnavailable
+	}
+	return reply.Cause == genesys.Unreachable || reply.Cause == genesys.Paused || reply.Cause == genesys.NoToken
 }
 
 // journalOf returns attempts as records keep them.

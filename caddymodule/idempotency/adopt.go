@@ -66,7 +66,7 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 			g.settle(call.ID, out)
 		}
 		ward.detach(call.ID, self)
-		if !delivered && out.Fate == Kept {
+		if !delivered && (out.Fate == Kept || out.Fate == Pending) {
 			g.unattend(call)
 		}
 	}
@@ -103,6 +103,8 @@ func (g *Gate) settle(id ID, out *Outcome) {
 		}
 	case Unsure:
 		err = g.store.Tell(ctx, id, out.owner, g.clock.Now())
+	case Pending:
+		g.settlePending(ctx, id, out)
 	case Freed: // there is no record any more
 	}
 	if err != nil {
@@ -263,6 +265,9 @@ func (g *Gate) attend(ctx context.Context, rec *Record, call Call) (bool, error)
 // if not, whether it is too old for calls with a longer window, too.
 func (g *Gate) adoptable(ctx context.Context, rec *Record, lives *lives, window time.Duration) (adoptable, stale bool, err error) {
 	since, lost := g.lostSince(rec.Owner)
+	if rec.State == Queued {
+		return true, false, nil
+	}
 	if rec.State == Started && !lost {
 		running := rec.Owner.Process() == g.process // or it has just ended
 		if !running && g.shared != nil {

@@ -67,8 +67,9 @@ type Call struct {
 	// the call any more. What it has taken hold of is for Send, or for Abandon.
 	Prepare func(context.Context) error
 
-	// Abandon is called where Prepare has succeeded and the call is not sent. nil:
-	// Prepare takes hold of nothing.
+	// Abandon is called where the call is not sent after all, so that nothing of
+	// what Prepare has taken hold of stays behind. It may be called more than once.
+	// nil: Prepare takes hold of nothing.
 	Abandon func()
 
 	// Prepared tells whether Prepare would succeed at once. Then the call is
@@ -85,6 +86,13 @@ type Call struct {
 	// told. It must not block. nil: nobody wants to know.
 	Ended func(end *Record, fate Fate, callers int64)
 
+	// Later is the call itself, where it is to be handed over: Do then returns as
+	// soon as it is on record, with an outcome that is Pending, and it is sent when
+	// its turn comes. Only a call that may have been sent before is sent at once,
+	// by Send. The store must be a Backlog.
+	Later *Deferred
+
+	place     Place     // of a call whose turn has come; see turn.go
 	attendant Owner     // of a keyless call, where others can see the store; see attend.go
 	claiming  *claiming // of a keyless call that adopts none
 }
@@ -148,6 +156,10 @@ const (
 	// Freed: the call did not run, or its upstream looks after the key by
 	// itself; the key may be used again.
 	Freed
+
+	// Pending: the call was handed over and is on record, or is under way. It is
+	// a fate of outcomes only.
+	Pending
 )
 
 // Result is what came of sending a call. The zero Result is Unsure and has
@@ -159,6 +171,10 @@ type Result struct {
 	// Rest is what follows Answer.Body where the body is too large to be kept;
 	// nil otherwise. It is read by one caller at most and always closed.
 	Rest io.ReadCloser
+
+	// Temporary says of a call that is Freed that what kept it from running will
+	// pass. One that was handed over waits for another turn then.
+	Temporary bool
 
 	// Attempts are those that were made, for the journal.
 	Attempts []Attempt
@@ -185,6 +201,7 @@ type Outcome struct {
 	Expires time.Time     // when the record ends, by the store's clock; zero unless Stored
 	TTL     time.Duration // how far off that is, where the outcome is Replayed
 	Adopted bool          // the call was made by another caller, who had left
+	Waits   bool          // of a Pending one: its turn has not come
 	Journal Journal       // how the call went
 
 	tooLarge bool // the answer was not kept
@@ -213,6 +230,10 @@ var (
 	// ErrResultUnavailable is returned for a call that ran, but whose answer
 	// was too large to keep.
 	ErrResultUnavailable = errors.New("the call ran, but its answer was not kept")
+
+	// ErrReleased is returned to who asks for a call that did not run: it was
+	// cancelled, or an operator has said so. Its key is free.
+	ErrReleased = errors.New("the call did not run")
 
 	// ErrOverloaded is returned where a bound of the gate would be exceeded.
 	ErrOverloaded = errors.New("too many calls are under way")

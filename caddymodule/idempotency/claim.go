@@ -14,7 +14,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 	drops := g.drops.Load()
 	maybeAnswered := true
 	prepared := call.Prepared != nil && call.Prepared()
-	if !prepared {
+	if !prepared || call.place != "" {
 		if present, err = g.store.Get(ctx, f.id); err != nil {
 			return nil, nil, storeError(err)
 		}
@@ -23,11 +23,17 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 		if present, err = g.follow(ctx, f, present, call); err != nil {
 			return nil, nil, err
 		}
+		if call.place != "" && !present.waitsAt(call.place) {
+			return nil, nil, errTurnOver
+		}
 		over := Owner{}
 		before := present
 		next := g.fresh(call)
 		if present != nil {
 			if !g.mayResend(present, call) {
+				if present.State == Queued && present.Fingerprint == call.Fingerprint {
+					return pending(present, call)
+				}
 				if present.State == Done {
 					g.remember(present, g.clock.Now(), drops)
 				}
@@ -43,6 +49,14 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			over = present.Owner
 			takeOver(present, next)
 		}
+		if call.Later != nil && (present == nil || !present.wasSent()) {
+			standing, out, err := g.enqueue(ctx, f, call, next, over)
+			if standing == nil {
+				return nil, out, err
+			}
+			present = standing
+			continue
+		}
 
 		if maybeAnswered && (present != nil || !prepared) {
 			maybeAnswered = false
@@ -51,7 +65,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 		// A token that cannot be had, a pause that will not end in time: found
 		// out before the claim, they leave nothing behind.
 		if !prepared {
-			if err := call.Prepare(ctx); err != nil {
+			if err := g.prepare(ctx, f, call); err != nil {
 				if present != nil && present.Honored {
 					err = fmt.Errorf("%w: %w", ErrUnresolved, err)
 				}
@@ -91,6 +105,20 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 	}
 }
 
+// prepare calls call.Prepare on a context that ends when nobody waits for f any
+// more: what would be waited for there is for others then.
+func (g *Gate) prepare(ctx context.Context, f *flight, call Call) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	f.beginPreparing(cancel)
+	defer f.endPreparing()
+	err := call.Prepare(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errAgain) {
+		return errAgain
+	}
+	return err
+}
+
 // fresh returns the record of a call that nothing is known of.
 func (g *Gate) fresh(call Call) *Record {
 	now := g.clock.Now()
@@ -121,6 +149,8 @@ func (g *Gate) mayResend(rec *Record, call Call) bool {
 		return false
 	}
 	switch rec.State {
+	case Queued:
+		return call.place != ""
 	case Open:
 		return g.trusted(rec, call)
 	case Started:
@@ -164,6 +194,7 @@ func takeOver(rec, next *Record) {
 	if rec.State == Released {
 		return
 	}
+	next.Deferred = rec.Deferred
 	if rec.Key != "" { // else it was erased, and is the caller's
 		next.Key = rec.Key
 	}
@@ -171,7 +202,7 @@ func takeOver(rec, next *Record) {
 		next.UpstreamKey = rec.UpstreamKey
 	}
 	next.Adoption = rec.Adoption
-	if rec.Honored {
+	if rec.Honored && rec.wasSent() {
 		next.Honored = true
 		next.Started = rec.Started
 	}

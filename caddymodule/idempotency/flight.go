@@ -25,10 +25,13 @@ type flight struct {
 	renewal  *time.Timer   // guarded by held; see renew.go
 	renewing chan struct{} // guarded by held; closed when the renewal under way is over; nil: none
 
-	mu   sync.Mutex
-	out  *Outcome      // guarded by mu until done
-	err  error         // guarded by mu until done
-	rest io.ReadCloser // guarded by mu; the first taker has it
+	key string // of the call's record; to be read once bound is closed
+
+	mu     sync.Mutex
+	desert context.CancelCauseFunc // guarded by mu; ends Prepare, while that is under way
+	out    *Outcome                // guarded by mu until done
+	err    error                   // guarded by mu until done
+	rest   io.ReadCloser           // guarded by mu; the first taker has it
 }
 
 func newFlight(id ID, fp Fingerprint) *flight {
@@ -84,18 +87,47 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// bind notes that the call is claimed under the flight's fingerprint. Only the
-// goroutine that flies it calls bind and follow.
-func (f *flight) bind() {
+// bind notes that the call is claimed under the flight's fingerprint, and that key
+// is its record's. Only the goroutine that flies it calls bind and follow.
+func (f *flight) bind(key string) {
 	if !isClosed(f.bound) {
+		f.key = key
 		close(f.bound)
 	}
 }
 
+// beginPreparing has desert called when the last caller leaves, from now on until
+// endPreparing.
+func (f *flight) beginPreparing(desert context.CancelCauseFunc) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.desert = desert
+	if f.callers.Load() == 0 {
+		desert(errAgain)
+	}
+}
+
+func (f *flight) endPreparing() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.desert = nil
+}
+
+// deserted is called when the last caller has left. One that comes later finds
+// out that it has to begin anew.
+func (f *flight) deserted() {
+	f.mu.Lock()
+	if f.desert != nil {
+		f.desert(errAgain)
+	}
+	f.mu.Unlock()
+	f.dropRest()
+}
+
 // follow notes that the call is under way in another process, so that all
 // callers here repeat it.
-func (f *flight) follow() {
-	f.bind()
+func (f *flight) follow(key string) {
+	f.bind(key)
 	if !isClosed(f.followed) {
 		close(f.followed)
 	}

@@ -41,6 +41,7 @@ const trust = 24 * time.Hour
 type Gate struct {
 	store   Store
 	shared  SharedStore // the store, if it is one; else nil
+	backlog Backlog     // the store, if it is one; else nil
 	clock   Clock
 	process Process
 	opened  time.Time
@@ -51,6 +52,9 @@ type Gate struct {
 	mu      sync.Mutex
 	flights map[ID]*flight // guarded by mu
 	waiters int            // guarded by mu
+
+	// watchers are told when a flight of a call has landed.
+	watchers map[ID][]chan struct{} // guarded by mu
 
 	// lost has the claims under which a call was sent whose outcome could not
 	// be recorded at all. Their records look as if they had not been used.
@@ -65,6 +69,9 @@ type Gate struct {
 	insisting  atomic.Int64 // see insist
 	drops      atomic.Int64 // how often something was to be dropped from the cache
 	purging    sync.Mutex   // held by who purges the store
+
+	bounds atomic.Pointer[Bounds] // of the backlog
+	turns  *turns                 // nil: the store is no Backlog
 
 	notes   notes
 	orphans orphanage
@@ -93,6 +100,11 @@ func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
 	}
 	g.opened = g.clock.Now()
 	g.crew = newCrew(g.fly)
+	if backlog, ok := store.(Backlog); ok {
+		g.backlog = backlog
+		g.turns = newTurns(g)
+		backlog.OnEnqueue(g.turns.wake)
+	}
 	if shared, ok := store.(SharedStore); ok {
 		g.shared = shared
 		shared.OnDrop(g.drop)
@@ -166,6 +178,15 @@ func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, 
 		}
 		out, err := g.await(ctx, f, call, first, adopter)
 		g.alight(f)
+		if errors.Is(err, errQueued) || out != nil && out.Fate == Pending && call.Later == nil {
+			if call.place != "" {
+				return nil, err // its turn is not waited for by itself
+			}
+			if err := g.awaitTurn(ctx, &call, adopter); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if errors.Is(err, errAgain) || !first && ctx.Err() == nil && errors.Is(err, context.Canceled) {
 			continue // it was given up for its first caller, who has left
 		}
@@ -179,6 +200,9 @@ var errAgain = errors.New("looking again")
 
 // await waits for f on behalf of one caller.
 func (g *Gate) await(ctx context.Context, f *flight, call Call, first, adopter bool) (*Outcome, error) {
+	if call.Later != nil {
+		return f.accept(ctx, call, first)
+	}
 	var expired <-chan time.Time
 	var followed <-chan struct{}
 	switch {
@@ -249,7 +273,7 @@ func (g *Gate) alight(f *flight) {
 	g.waiters--
 	g.mu.Unlock()
 	if f.callers.Add(-1) == 0 {
-		f.dropRest()
+		f.deserted()
 	}
 }
 
@@ -257,6 +281,7 @@ func (g *Gate) alight(f *flight) {
 func (g *Gate) land(f *flight) {
 	g.mu.Lock()
 	delete(g.flights, f.id)
+	g.tellWatchersLocked(f.id)
 	g.mu.Unlock()
 	g.use.leave()
 }
@@ -268,11 +293,14 @@ func (g *Gate) fly(f *flight, call Call) {
 	call.claiming.end()
 	if claim == nil {
 		cancel()
+		if call.Abandon != nil {
+			call.Abandon()
+		}
 		g.land(f) // before the result is told, so that a caller that looks again starts anew
 		f.finish(out, err)
 		return
 	}
-	f.bind()
+	f.bind(claim.record.Key)
 	f.ours.Store(true)
 
 	g.hold(f, claim.record)
@@ -286,7 +314,12 @@ func (g *Gate) fly(f *flight, call Call) {
 
 	drops := g.drops.Load()
 	rec := finished(claim.record, result, g.clock.Now(), call.Retention)
-	ours, err := g.record(rec, result.Fate)
+	if result.Temporary && putBack(rec, claim, result) {
+		g.fallBack(f, rec)
+		return
+	}
+	release := result.Fate == Freed && rec.State != Released
+	ours, err := g.record(rec, release)
 	if call.Ended != nil {
 		call.Ended(rec, result.Fate, f.callers.Load())
 	}
@@ -297,7 +330,7 @@ func (g *Gate) fly(f *flight, call Call) {
 		g.log.Error("recording the outcome of a call", slog.String("id", f.id.String()),
 			slog.String("state", rec.State.String()), slog.Any("error", err))
 		f.finish(told(rec, result), nil)
-		switch recorded := g.keepRecording(rec, result.Fate); {
+		switch recorded := g.keepRecording(rec, release); {
 		case recorded:
 		case result.Fate == Freed:
 			g.giveUp(claim.record)

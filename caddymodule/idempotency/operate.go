@@ -134,7 +134,7 @@ func (g *Gate) Resolve(ctx context.Context, id ID, r Resolution) (*Record, error
 	switch standing, err := g.leftAs(ctx, rec, &lives{gate: g}); {
 	case err != nil:
 		return nil, err
-	case standing == Started:
+	case standing == Started, standing == Queued:
 		return nil, ErrUnderWay
 	case standing == Done, standing == Released:
 		return nil, ErrKnown
@@ -146,6 +146,7 @@ func (g *Gate) Resolve(ctx context.Context, id ID, r Resolution) (*Record, error
 	claim.State = Started
 	claim.Owner = g.process.NewOwner()
 	claim.Finished = time.Time{}
+	claim.Deferred = nil // whatever becomes of this, it is not sent
 	now := g.clock.Now()
 	ended := g.noticedEnd(rec, now)
 	if r.Executed { // it is kept for as long as it would have been from now on
@@ -220,7 +221,11 @@ func (g *Gate) restore(rec, claim *Record) {
 // ErrNoRecord, ErrUnderWay and those that wrap ErrStore.
 func (g *Gate) Forget(ctx context.Context, id ID) error {
 	err := g.change(ctx, id, func(rec *Record) error {
-		return g.store.Release(ctx, id, rec.Owner)
+		if err := g.store.Release(ctx, id, rec.Owner); err != nil {
+			return err
+		}
+		g.dequeue(ctx, rec)
+		return nil
 	})
 	if errors.Is(err, ErrNoRecord) { // it may be an earlier Forget that nobody was told of
 		err = errors.Join(err, g.dropAll(ctx, id))
@@ -233,6 +238,9 @@ func (g *Gate) Forget(ctx context.Context, id ID) error {
 // answer is not kept. Its errors are those of Forget.
 func (g *Gate) Erase(ctx context.Context, id ID) error {
 	return g.change(ctx, id, func(rec *Record) error {
+		if rec.Deferred != nil {
+			return ErrNotOwner // it is yet to be sent
+		}
 		erased := *rec
 		erased.Answer, erased.Journal, erased.Label.Scope = nil, Journal{}, ScopeID{}
 		erased.Key = ""
@@ -281,17 +289,7 @@ func (g *Gate) EraseScopes(ctx context.Context, lister Lister, scopes []ScopeID)
 
 // eraseSoon is Erase, and has some patience with a caller who is just asking.
 func (g *Gate) eraseSoon(ctx context.Context, id ID) error {
-	for patience := 5; ; patience-- {
-		err := g.Erase(ctx, id)
-		if !errors.Is(err, ErrUnderWay) || patience == 0 {
-			return err
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return g.seizeSoon(ctx, func() error { return g.Erase(ctx, id) })
 }
 
 // change has do change the record of id, unless its call is under way, and sees

@@ -9,7 +9,10 @@ func finished(rec *Record, result Result, now time.Time, retention time.Duration
 	end.Finished = now
 	end.Expires = end.Finished.Add(retention)
 	end.Journal = rec.Journal.with(result.Attempts)
+	end.Deferred = nil
 	switch {
+	case result.Fate == Freed && rec.Deferred != nil: // its caller is yet to ask why
+		end.State = Released
 	case result.Fate != Unsure:
 		end.State = Done
 	case rec.Honored:

@@ -152,7 +152,7 @@ type Record struct {
 func (r *Record) Expired(now time.Time) bool { return !now.Before(r.Expires) }
 
 // wasSent tells whether the call may have been sent, for all that is known.
-func (r *Record) wasSent() bool { return r.State != Released }
+func (r *Record) wasSent() bool { return r.State != Released && r.State != Queued }
 
 // OwnedBy tells whether owner is the token of the record's latest claim. The
 // zero Owner owns nothing.

@@ -22,17 +22,17 @@ const (
 	recordPatience = 10 * time.Minute
 )
 
-// record makes the outcome of a call durable. It is not ours to record, and
-// not recorded, if somebody else has taken the call over.
-func (g *Gate) record(rec *Record, fate Fate) (ours bool, err error) {
+// record makes the outcome of a call durable, or that there is none to keep. It is
+// not ours to record, and not recorded, if somebody else has taken the call over.
+func (g *Gate) record(rec *Record, release bool) (ours bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
-	if fate == Freed {
+	if release {
 		err = g.store.Release(ctx, rec.ID, rec.Owner)
 	} else {
 		err = g.store.Finish(ctx, rec)
 	}
-	if errors.Is(err, ErrNotOwner) && fate != Freed && g.shared != nil {
+	if errors.Is(err, ErrNotOwner) && !release && g.shared != nil {
 		err = g.recordAnew(ctx, rec)
 	}
 	if errors.Is(err, ErrNotOwner) {
@@ -61,10 +61,10 @@ func (g *Gate) recordAnew(ctx context.Context, rec *Record) error {
 
 // keepRecording tries to record an outcome until it succeeds or patience ends,
 // and tells which.
-func (g *Gate) keepRecording(rec *Record, fate Fate) bool {
+func (g *Gate) keepRecording(rec *Record, release bool) bool {
 	g.unrecorded.Add(1)
 	defer g.unrecorded.Add(-1)
-	if g.persist(func() bool { _, err := g.record(rec, fate); return err == nil }) {
+	if g.persist(func() bool { _, err := g.record(rec, release); return err == nil }) {
 		g.log.Info("recorded the outcome of a call after all", slog.String("id", rec.ID.String()))
 		return true
 	}
