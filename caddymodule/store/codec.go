@@ -34,6 +34,10 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // status and header. Strings are preceded by their length, a uvarint; a header is
 // as idempotency.Header has it.
 //
+// Where there is a deferred call, it stands in the place of the answer: what is
+// known of it in the details, and the body of its request as the body. A record
+// that has both is encoded with its answer only: a call that has ended is not sent.
+//
 // So all but the body is found in the first few KiB, which is what a listing
 // reads.
 func Encode(dst []byte, rec *idempotency.Record) []byte {
@@ -49,11 +53,23 @@ func Encode(dst []byte, rec *idempotency.Record) []byte {
 	details := len(dst) + detailsLength
 	dst = appendDetails(append(dst, 0, 0, 0, 0), rec)
 	binary.LittleEndian.PutUint32(dst[details-detailsLength:], uint32(len(dst)-details))
-	if a := rec.Answer; a != nil {
-		dst = binary.AppendUvarint(dst, uint64(len(a.Body)))
-		dst = append(dst, a.Body...)
+	if body := bodyOf(rec); body != nil {
+		dst = binary.AppendUvarint(dst, uint64(len(*body)))
+		dst = append(dst, *body...)
 	}
 	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
+}
+
+// bodyOf returns what is encoded behind the details, or nil where nothing is.
+func bodyOf(rec *idempotency.Record) *[]byte {
+	switch {
+	case rec.Answer != nil:
+		return &rec.Answer.Body
+	case rec.Deferred != nil:
+		return &rec.Deferred.Body
+	default:
+		return nil
+	}
 }
 
 // detailsLength is the size of the length of the details.
@@ -63,8 +79,11 @@ const detailsLength = 4
 // copied once.
 func encodedSize(rec *idempotency.Record) int {
 	n := 320 + len(rec.Key) + len(rec.UpstreamKey) + len(rec.Label.Action) + journalSize(rec.Journal)
-	if rec.Answer != nil {
+	switch {
+	case rec.Answer != nil:
 		n += len(rec.Answer.Header) + len(rec.Answer.Body)
+	case rec.Deferred != nil:
+		n += len(rec.Deferred.Place) + int(rec.Deferred.Size())
 	}
 	return n
 }
@@ -168,13 +187,14 @@ func (d *decoder) bareDetails(rec *idempotency.Record, flags byte) {
 	d.answer(rec, flags)
 }
 
-// body reads the body, where there is an answer.
+// body reads the body, where there is an answer or a deferred call.
 func (d *decoder) body(rec *idempotency.Record) {
-	if rec.Answer == nil || d.err != nil {
+	into := bodyOf(rec)
+	if into == nil || d.err != nil {
 		return
 	}
 	if body := d.bytes(d.length(1)); len(body) > 0 {
-		rec.Answer.Body = slices.Clone(body)
+		*into = slices.Clone(body)
 	}
 }
 
@@ -182,7 +202,7 @@ func (d *decoder) body(rec *idempotency.Record) {
 const whole = math.MaxInt
 
 // DecodeHead returns the record that data is the beginning of, or all, without
-// the answer's body. Where data does not suffice, it returns no record but how
+// the body of the answer or of the deferred call. Where data does not suffice, it returns no record but how
 // many bytes it needs, or of a version that does not tell, math.MaxInt for all
 // there are. It keeps nothing of data and checks no checksum, which
 // is at the end.

@@ -85,6 +85,8 @@ func samples() map[string]*idempotency.Record {
 	bare.Answer = &idempotency.Answer{Status: 204}
 	large := sample()
 	large.Answer.Body = bytes.Repeat([]byte{0, 1, 2}, 3<<20)
+	largeRequest := queued()
+	largeRequest.Deferred.Body = bytes.Repeat([]byte{0, 1, 2}, 1<<20)
 	full := sample()
 	full.Journal = fullJournal()
 	unlabelled := sample()
@@ -94,11 +96,41 @@ func samples() map[string]*idempotency.Record {
 	said := sample()
 	said.Journal = idempotency.Journal{Words: sampleJournal().Words[1:]}
 	return map[string]*idempotency.Record{
+		"queued": queued(), "queued without body": emptyDeferred(), "delays": delayed(),
 		"full journal": full, "no label": unlabelled, "no journal": unwritten, "a word alone": said,
 		"skipped alone": {Journal: idempotency.Journal{Skipped: 1}},
 		"full":          sample(), "tombstone": tombstone, "no header": bare,
-		"large body": large, "zero": {},
+		"large body": large, "large request": largeRequest, "zero": {},
 	}
+}
+
+// queued has a call that was handed over for later.
+func queued() *idempotency.Record {
+	rec := sample()
+	rec.State, rec.Finished, rec.Answer = idempotency.Queued, time.Time{}, nil
+	rec.Deferred = &idempotency.Deferred{
+		Place:  "some/place\x00",
+		Lane:   idempotency.LaneID{4, 5, 6},
+		Since:  time.Unix(1_700_000_000, 123_456_788).UTC(),
+		Policy: 1<<63 + 5,
+		Method: "POST",
+		URL:    "/api/v2/x?a=b",
+		Header: idempotency.NewHeader(http.Header{"Content-Type": {"application/json"}, "X": {"\xff", ""}}),
+		Body:   []byte("\x00request\xff"),
+	}
+	return rec
+}
+
+func emptyDeferred() *idempotency.Record {
+	return &idempotency.Record{State: idempotency.Started, Deferred: &idempotency.Deferred{Since: time.Unix(0, 0).UTC()}}
+}
+
+// delayed has attempts that were paused and paced.
+func delayed() *idempotency.Record {
+	rec := sample()
+	rec.Journal.Attempts[1].Paused, rec.Journal.Attempts[1].Paced = time.Second, -1
+	rec.Journal.Attempts[2].Paced = 1 << 62
+	return rec
 }
 
 func TestDecodeReturnsWhatWasEncoded(t *testing.T) {
@@ -140,23 +172,27 @@ func TestDecodeKeepsNothingOfItsInput(t *testing.T) {
 }
 
 func TestDecodeDetectsEveryFlippedBit(t *testing.T) {
-	data := Encode(nil, sample())
-	for i := range data {
-		for bit := range 8 {
-			data[i] ^= 1 << bit
-			if _, err := Decode(data); err == nil {
-				t.Errorf("flipping bit %d of byte %d went unnoticed", bit, i)
+	for _, rec := range []*idempotency.Record{sample(), queued(), delayed()} {
+		data := Encode(nil, rec)
+		for i := range data {
+			for bit := range 8 {
+				data[i] ^= 1 << bit
+				if _, err := Decode(data); err == nil {
+					t.Errorf("flipping bit %d of byte %d went unnoticed", bit, i)
+				}
+				data[i] ^= 1 << bit
 			}
-			data[i] ^= 1 << bit
 		}
 	}
 }
 
 func TestDecodeDetectsEveryTruncation(t *testing.T) {
-	data := Encode(nil, sample())
-	for n := range data {
-		if _, err := Decode(data[:n]); !errors.Is(err, ErrDamaged) {
-			t.Errorf("the first %d bytes: %v", n, err)
+	for _, rec := range []*idempotency.Record{sample(), queued(), delayed()} {
+		data := Encode(nil, rec)
+		for n := range data {
+			if _, err := Decode(data[:n]); !errors.Is(err, ErrDamaged) {
+				t.Errorf("the first %d bytes: %v", n, err)
+			}
 		}
 	}
 }
@@ -219,6 +255,13 @@ func TestDecodeRefusesWhatEncodeDoesNotWrite(t *testing.T) {
 		"more attempts than there is room for": flagged(flagJournal, append([]byte{0, 0, 0, 2}, make([]byte, 17)...)...),
 		"a truth value of two":                 flagged(flagJournal, 0, 0, 0, 0, 1, 0, 0, 2, 0),
 		"a body longer than all of it":         cut(keyAt+5, 0x7f),
+		"a deferred call and an answer":        changed(func(b []byte) []byte { b[2] |= flagDeferred; return b }),
+		"an end within a deferred call":        flagged(flagDeferred, make([]byte, 2+1+10)...),
+		"delays and no journal":                flagged(flagDelays, 0, 0),
+		"delays that are both there and not":   flagged(flagJournal|flagDelays, append([]byte{0, 0, 0, 1}, make([]byte, attemptSize+delaysSize+1)...)...),
+		"an end within delays":                 flagged(flagJournal|flagDelays, append([]byte{0, 0, 0, 1}, make([]byte, attemptSize+1)...)...),
+		"a header of a call that has none": flagged(flagDeferred, append(append(make([]byte, 2+1+16), 0, 0, 0, 0, 0),
+			idempotency.NewHeader(http.Header{"A": {"1"}})...)...),
 	} {
 		if rec, err := Decode(data); !errors.Is(err, ErrDamaged) || rec != nil {
 			t.Errorf("%s: %+v, %v", name, rec, err)
@@ -268,6 +311,11 @@ func withoutBody(rec *idempotency.Record) *idempotency.Record {
 	if c.Answer != nil {
 		c.Answer = &idempotency.Answer{Status: c.Answer.Status, Header: c.Answer.Header}
 	}
+	if c.Deferred != nil {
+		call := *c.Deferred
+		call.Body = nil
+		c.Deferred = &call
+	}
 	return &c
 }
 
@@ -297,7 +345,7 @@ func TestDecodeHeadNeedsNothingOfTheBody(t *testing.T) {
 		if asked > 2 {
 			t.Errorf("%s: it asked for more %d times", name, asked)
 		}
-		if rec.Answer != nil && len(data)-n < len(rec.Answer.Body)-leastHead {
+		if body := bodyOf(rec); body != nil && len(data)-n < len(*body)-leastHead {
 			t.Errorf("%s: it needed %d of %d bytes", name, n, len(data))
 		}
 	}

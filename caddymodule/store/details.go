@@ -2,8 +2,8 @@ package store
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
@@ -16,10 +16,20 @@ const (
 	flagHeader
 	flagLabel
 	flagJournal
+	flagDeferred // excludes flagAnswer; flagHeader is of its header then
+	flagDelays   // attempts tell how long they were paused and paced
 
 	knownBareFlags = flagHonored | flagAnswer | flagHeader
-	knownFlags     = knownBareFlags | flagLabel | flagJournal
+	knownFlags     = knownBareFlags | flagLabel | flagJournal | flagDeferred | flagDelays
+
+	// recentFlags are those that programs do not know which know versions 2 and 3
+	// otherwise: they take such a record for damaged.
+	recentFlags = flagDeferred | flagDelays
 )
+
+// IsRecent tells whether an encoding of rec is one that older programs cannot
+// read: rec has a deferred call, or attempts that were paused or paced.
+func IsRecent(rec *idempotency.Record) bool { return flagsOf(rec)&recentFlags != 0 }
 
 // maxNanosecond is what a time's nanoseconds stay below.
 const maxNanosecond = 1_000_000_000
@@ -28,9 +38,15 @@ func flagsOf(rec *idempotency.Record) (flags byte) {
 	if rec.Honored {
 		flags |= flagHonored
 	}
-	if rec.Answer != nil {
+	switch {
+	case rec.Answer != nil:
 		flags |= flagAnswer
 		if rec.Answer.Header != "" {
+			flags |= flagHeader
+		}
+	case rec.Deferred != nil:
+		flags |= flagDeferred
+		if rec.Deferred.Header != "" {
 			flags |= flagHeader
 		}
 	}
@@ -40,8 +56,13 @@ func flagsOf(rec *idempotency.Record) (flags byte) {
 	if j := rec.Journal; len(j.Attempts) > 0 || j.Skipped != 0 || len(j.Words) > 0 {
 		flags |= flagJournal
 	}
+	if slices.ContainsFunc(rec.Journal.Attempts, hasDelays) {
+		flags |= flagDelays
+	}
 	return flags
 }
+
+func hasDelays(a idempotency.Attempt) bool { return a.Paused != 0 || a.Paced != 0 }
 
 // appendDetails appends what stands between the times and the body.
 func appendDetails(dst []byte, rec *idempotency.Record) []byte {
@@ -54,15 +75,34 @@ func appendDetails(dst []byte, rec *idempotency.Record) []byte {
 		dst = appendString(dst, rec.Label.Action)
 	}
 	if flags&flagJournal != 0 {
-		dst = appendJournal(dst, rec.Journal)
+		dst = appendJournal(dst, rec.Journal, flags&flagDelays != 0)
 	}
 	if a := rec.Answer; a != nil {
 		dst = binary.AppendVarint(dst, int64(a.Status))
-		if dst = append(dst, a.Header...); a.Header == "" {
-			dst = append(dst, 0)
-		}
+		dst = appendHeader(dst, a.Header)
+	} else if rec.Deferred != nil {
+		dst = appendDeferred(dst, rec.Deferred)
 	}
 	return dst
+}
+
+// appendDeferred appends the fields of a deferred call in their order, but for
+// its body.
+func appendDeferred(dst []byte, call *idempotency.Deferred) []byte {
+	dst = appendString(dst, string(call.Place))
+	dst = append(dst, call.Lane[:]...)
+	dst = appendTime(dst, call.Since)
+	dst = binary.AppendUvarint(dst, call.Policy)
+	dst = appendString(dst, call.Method)
+	dst = appendString(dst, call.URL)
+	return appendHeader(dst, call.Header)
+}
+
+func appendHeader(dst []byte, h idempotency.Header) []byte {
+	if h == "" {
+		return append(dst, 0)
+	}
+	return append(dst, h...)
 }
 
 // all reads the details, which are all of its input.
@@ -79,9 +119,18 @@ func (d *decoder) all(rec *idempotency.Record, flags byte) error {
 		}
 	}
 	if flags&flagJournal != 0 {
-		rec.Journal = d.journal()
+		rec.Journal = d.journal(flags&flagDelays != 0)
 	}
-	d.answer(rec, flags)
+	switch {
+	case flags&flagDelays != 0 && flags&flagJournal == 0:
+		d.fail("it has delays and no journal")
+	case flags&flagDeferred == 0:
+		d.answer(rec, flags)
+	case flags&flagAnswer == 0:
+		rec.Deferred = d.deferred(flags)
+	default:
+		d.fail("it is deferred and has an answer")
+	}
 	if d.err == nil && len(d.rest) > 0 {
 		d.fail(fmt.Sprintf("%d bytes follow its details", len(d.rest)))
 	}
@@ -100,16 +149,30 @@ func (d *decoder) answer(rec *idempotency.Record, flags byte) {
 	rec.Answer.Header = d.header(flags&flagHeader != 0)
 }
 
-// The least that an attempt and a word of a journal take.
+// deferred reads a deferred call but for its body.
+func (d *decoder) deferred(flags byte) *idempotency.Deferred {
+	call := new(idempotency.Deferred)
+	call.Place = idempotency.Place(d.string())
+	copy(call.Lane[:], d.bytes(len(call.Lane)))
+	call.Since = d.time()
+	call.Policy = d.uvarint()
+	call.Method = d.string()
+	call.URL = d.string()
+	call.Header = d.header(flags&flagHeader != 0)
+	return call
+}
+
+// The least that an attempt, the delays of one, and a word of a journal take.
 const (
 	attemptSize = 9
+	delaysSize  = 2
 	wordSize    = 4
 )
 
 // journalSize returns about how many bytes a journal takes.
 func journalSize(j idempotency.Journal) (n int) {
 	for _, a := range j.Attempts {
-		n += 32 + len(a.CorrelationID) + len(a.Verdict) + len(a.Error)
+		n += 40 + len(a.CorrelationID) + len(a.Verdict) + len(a.Error)
 	}
 	for _, w := range j.Words {
 		n += 16 + len(w.Note)
@@ -118,8 +181,9 @@ func journalSize(j idempotency.Journal) (n int) {
 }
 
 // appendJournal appends how many attempts were skipped; the number of those that
-// were kept and each one, as its fields are in their order; the same of the words.
-func appendJournal(dst []byte, j idempotency.Journal) []byte {
+// were kept and each one, as its fields are in their order, with its delays at its
+// end where the flags say that there are any; the same of the words.
+func appendJournal(dst []byte, j idempotency.Journal, delays bool) []byte {
 	dst = binary.AppendVarint(dst, int64(j.Skipped))
 	dst = binary.AppendUvarint(dst, uint64(len(j.Attempts)))
 	for _, a := range j.Attempts {
@@ -131,6 +195,10 @@ func appendJournal(dst []byte, j idempotency.Journal) []byte {
 		dst = appendString(dst, a.CorrelationID)
 		dst = appendString(dst, a.Verdict)
 		dst = appendString(dst, a.Error)
+		if delays {
+			dst = binary.AppendVarint(dst, int64(a.Paused))
+			dst = binary.AppendVarint(dst, int64(a.Paced))
+		}
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(j.Words)))
 	for _, w := range j.Words {
@@ -141,9 +209,13 @@ func appendJournal(dst []byte, j idempotency.Journal) []byte {
 	return dst
 }
 
-func (d *decoder) journal() (j idempotency.Journal) {
+func (d *decoder) journal(delays bool) (j idempotency.Journal) {
 	j.Skipped = int(d.varint())
-	if n := d.length(attemptSize); n > 0 {
+	least := attemptSize
+	if delays {
+		least += delaysSize
+	}
+	if n := d.length(least); n > 0 {
 		j.Attempts = make([]idempotency.Attempt, n)
 	}
 	for i := range j.Attempts {
@@ -156,6 +228,10 @@ func (d *decoder) journal() (j idempotency.Journal) {
 		a.CorrelationID = d.string()
 		a.Verdict = d.string()
 		a.Error = d.string()
+		if delays {
+			a.Paused = time.Duration(d.varint())
+			a.Paced = time.Duration(d.varint())
+		}
 	}
 	if n := d.length(wordSize); n > 0 {
 		j.Words = make([]idempotency.Word, n)
@@ -168,6 +244,9 @@ func (d *decoder) journal() (j idempotency.Journal) {
 	}
 	if d.err == nil && len(j.Attempts) == 0 && j.Skipped == 0 && len(j.Words) == 0 {
 		d.fail("its journal is both absent and not")
+	}
+	if d.err == nil && delays && !slices.ContainsFunc(j.Attempts, hasDelays) {
+		d.fail("its delays are both absent and not")
 	}
 	return j
 }
@@ -189,123 +268,4 @@ func appendBool(dst []byte, b bool) []byte {
 		return append(dst, 1)
 	}
 	return append(dst, 0)
-}
-
-// decoder reads fields off the front of rest. After the first error it reads
-// zero values only.
-type decoder struct {
-	rest  []byte
-	err   error
-	short bool // err is that the input ends, and more of it might have mended that
-}
-
-// header reads a header. Where present is false, it has no names.
-func (d *decoder) header(present bool) idempotency.Header {
-	if d.err != nil {
-		return ""
-	}
-	h, rest, err := idempotency.ParseHeader(d.rest)
-	switch {
-	case err != nil:
-		d.endsEarly(err.Error()) // it cannot be told apart
-	case h != "" && !present:
-		d.fail("its header is both absent and not")
-	default:
-		d.rest = rest
-	}
-	return h
-}
-
-func (d *decoder) fail(what string) {
-	if d.err == nil {
-		d.err = errors.New(what)
-	}
-	d.rest = nil
-}
-
-// endsEarly is fail, for what more input might have mended.
-func (d *decoder) endsEarly(what string) {
-	if d.err == nil {
-		d.short = true
-	}
-	d.fail(what)
-}
-
-func (d *decoder) byte() byte {
-	if b := d.bytes(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-func (d *decoder) bool() bool {
-	b := d.byte()
-	if b > 1 {
-		d.fail("a truth value is neither")
-	}
-	return b == 1
-}
-
-// bytes returns the next n bytes, which still belong to the input, or nil.
-func (d *decoder) bytes(n int) []byte {
-	if n > len(d.rest) {
-		d.endsEarly("it ends too early")
-		return nil
-	}
-	b := d.rest[:n:n]
-	d.rest = d.rest[n:]
-	return b
-}
-
-func (d *decoder) string() string { return string(d.bytes(d.length(1))) }
-
-// length reads the length of a list whose items take at least size bytes each.
-// It is never more than the rest of the input can hold.
-func (d *decoder) length(size int) int {
-	v, n := binary.Uvarint(d.rest)
-	if n <= 0 {
-		d.numberFails(n, "a length is malformed")
-		return 0
-	}
-	d.rest = d.rest[n:]
-	if v > uint64(len(d.rest)/size) {
-		d.endsEarly("a length exceeds what is left")
-		return 0
-	}
-	return int(v)
-}
-
-// numberFails notes that a number could not be read; n is what package binary
-// returned.
-func (d *decoder) numberFails(n int, what string) {
-	if n == 0 {
-		d.endsEarly(what)
-	} else {
-		d.fail(what)
-	}
-}
-
-func (d *decoder) varint() int64 {
-	v, n := binary.Varint(d.rest)
-	if n <= 0 {
-		d.numberFails(n, "a number is malformed")
-		return 0
-	}
-	d.rest = d.rest[n:]
-	return v
-}
-
-func (d *decoder) time() time.Time {
-	sec := d.varint()
-	nsec, n := binary.Uvarint(d.rest)
-	if n <= 0 {
-		d.numberFails(n, "a time is malformed")
-		return time.Time{}
-	}
-	if nsec >= maxNanosecond {
-		d.fail("a time is malformed")
-		return time.Time{}
-	}
-	d.rest = d.rest[n:]
-	return time.Unix(sec, int64(nsec)).UTC()
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"runtime/metrics"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 // is right: they would hardly get past it otherwise.
 func FuzzDecode(f *testing.F) {
 	for name, rec := range samples() {
-		if name != "large body" {
+		if !strings.HasPrefix(name, "large") {
 			f.Add(Encode(nil, rec), uint32(len(name)*7))
 		}
 	}
@@ -27,7 +28,7 @@ func FuzzDecode(f *testing.F) {
 		data, _ := hex.DecodeString(text)
 		f.Add(data, uint32(len(text)))
 	}
-	for _, flags := range []byte{knownFlags, knownFlags + 1, flagAnswer, flagHeader, flagLabel, flagJournal} { // whatever there is, it ends too early, or too late
+	for _, flags := range []byte{knownFlags, knownFlags + 1, flagAnswer, flagHeader, flagLabel, flagJournal, flagDeferred, flagJournal | flagDelays} { // whatever there is, it ends too early, or too late
 		data := Encode(nil, sample())
 		data[2] = flags
 		f.Add(data, uint32(0))
@@ -60,6 +61,10 @@ func FuzzDecode(f *testing.F) {
 			}
 			if rec.Answer != nil {
 				for range rec.Answer.Header.All() { // whatever was taken for a header can be read
+				}
+			}
+			if rec.Deferred != nil {
+				for range rec.Deferred.Header.All() {
 				}
 			}
 			noFlipGoesUnnoticed(t, data, flip)
@@ -108,6 +113,7 @@ func noFlipGoesUnnoticed(t *testing.T, data []byte, flip uint32) {
 func FuzzEncode(f *testing.F) {
 	f.Add(byte(2), true, []byte("id and owner"), "key", "upstream", int64(1_700_000_000), int64(5), true, 200, "Name", "value", "another", []byte("body"), uint32(99))
 	f.Add(byte(0), false, []byte{}, "", "", int64(-62135596800), int64(0), false, 0, "", "", "", []byte{}, uint32(0))
+	f.Add(byte(6), false, []byte("lane\x80"), "place", "upstream", int64(1_700_000_000), int64(7), false, 0, "Name", "value", "another", []byte("request"), uint32(0))
 	f.Add(byte(255), true, []byte("\xff\xff"), "\x00\xff", "\xff", int64(1)<<55, int64(999_999_999), true, -1, "\xff", "", "\x00", []byte("\x00"), uint32(1<<31))
 	f.Fuzz(func(t *testing.T, state byte, honored bool, fixed []byte, key, upstreamKey string, seconds, nanos int64,
 		answered bool, status int, name, value, other string, body []byte, flip uint32) {
@@ -128,6 +134,17 @@ func FuzzEncode(f *testing.F) {
 			if len(body) > 0 {
 				want.Answer.Body = body
 			}
+		} else if upstreamKey != "" {
+			want.Deferred = &idempotency.Deferred{
+				Place: idempotency.Place(key), Since: at(1), Policy: uint64(nanos), Method: name, URL: value,
+			}
+			copy(want.Deferred.Lane[:], fixed)
+			if name != "" {
+				want.Deferred.Header = idempotency.NewHeader(http.Header{name: {value, other}, other: nil})
+			}
+			if len(body) > 0 {
+				want.Deferred.Body = body
+			}
 		}
 		copy(want.Label.Organisation[:], other)
 		copy(want.Label.Scope[:], value)
@@ -136,6 +153,7 @@ func FuzzEncode(f *testing.F) {
 			a := idempotency.Attempt{
 				Started: at(int64(i)), Waited: time.Duration(seconds), Took: time.Duration(nanos), Written: fixed[i]&1 != 0,
 				Status: status, CorrelationID: value, Verdict: name, Error: other,
+				Paused: time.Duration(fixed[i] >> 7), Paced: time.Duration(flip),
 			}
 			want.Journal.Attempts = append(want.Journal.Attempts, a)
 		}

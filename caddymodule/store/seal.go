@@ -19,7 +19,7 @@ import (
 // adoption ID and times. Its layout is: version, state and a zero, a byte each;
 // ID, owner and adoption ID; the four times; key ID and salt; the length of the
 // sealed details, four bytes, little-endian, and those; where there is an answer
-// with a body, the sealed body; a CRC-32C of all before it, little-endian. The
+// or a deferred call with a body, the sealed body; a CRC-32C of all before it, little-endian. The
 // details are fingerprint, flags, length of the body, and what they are in a
 // record that is not sealed.
 //
@@ -99,8 +99,8 @@ func (k *Keyring) Encode(dst []byte, rec *idempotency.Record) []byte {
 	dst = append(dst, rec.Fingerprint[:]...)
 	dst = append(dst, flagsOf(rec))
 	var body []byte
-	if rec.Answer != nil {
-		body = rec.Answer.Body
+	if of := bodyOf(rec); of != nil {
+		body = *of
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(body)))
 	dst = appendDetails(dst, rec)
@@ -252,7 +252,7 @@ func (k *Keyring) open(data []byte) (o opened, need int, err error) {
 	if d.err == nil {
 		d.err = d.all(c.rec, flags)
 	}
-	if d.err == nil && size > 0 && c.rec.Answer == nil {
+	if d.err == nil && size > 0 && bodyOf(c.rec) == nil {
 		d.fail("it has a body and no answer")
 	}
 	if d.err != nil {
@@ -271,7 +271,7 @@ func (o *opened) body(data []byte) error {
 		return fmt.Errorf("decoding record: %w: its body has not the length that it should have", ErrDamaged)
 	}
 	var err error
-	if o.rec.Answer.Body, err = o.aead.Open(nil, nonce(partBody), rest, o.clear.data); err != nil {
+	if *bodyOf(o.rec), err = o.aead.Open(nil, nonce(partBody), rest, o.clear.data); err != nil {
 		return errSeal("body")
 	}
 	return nil
