@@ -16,11 +16,18 @@ const (
 
 	// answerOverhead is an answer, and what its header and body are rounded up by.
 	answerOverhead = int64(unsafe.Sizeof(idempotency.Answer{})) + 64
+
+	// deferredOverhead is a deferred call, its ticket, and what they are rounded
+	// up by.
+	deferredOverhead = int64(unsafe.Sizeof(idempotency.Deferred{})+unsafe.Sizeof(idempotency.Ticket{})) + 128
 )
 
 // size returns about how many bytes rec takes.
 func size(rec *idempotency.Record) int64 {
 	n := recordOverhead + int64(len(rec.Key)+len(rec.UpstreamKey)+len(rec.Label.Action)) + journalSize(rec.Journal)
+	if call := rec.Deferred; call != nil {
+		n += deferredOverhead + int64(len(call.Place)+len(call.Method)+len(call.URL)+len(call.Header)+cap(call.Body))
+	}
 	if rec.Answer == nil {
 		return n
 	}

@@ -4,7 +4,8 @@
 // Where room runs short, the answers of done records are given up, those first
 // that were finished first, and tombstones stay: a repeat is then told that the
 // call ran, and nothing more. Claims are never given up, since a call whose
-// claim is forgotten would run again. Where that is not enough, new claims are
+// claim is forgotten would run again, nor are calls that were handed over for
+// later, since they would not run at all. Where that is not enough, new claims are
 // refused.
 //
 // What is removed is in no file, since nothing ever is.
@@ -56,6 +57,8 @@ type Store struct {
 	finished  list.List // of *entry that are done with an answer, oldest first
 	byStart   *tree     // of all
 	open      *tree     // of those that are not Done
+	tickets   *store.Tickets
+	enqueued  func(idempotency.Part) // see OnEnqueue; nil: nobody wants to know
 }
 
 // entry is what the store keeps of a record.
@@ -78,6 +81,7 @@ func New(opts Options) *Store {
 		unsettled: make(map[idempotency.AdoptionID]map[*entry]struct{}),
 		byStart:   newTree(),
 		open:      newTree(),
+		tickets:   store.NewTickets(0),
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -128,11 +132,28 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.liveLocked(rec.ID); e != nil && !e.rec.OwnedBy(over) {
-		return e.rec, nil
+	if standing := s.standingLocked(rec.ID, over); standing != nil {
+		return standing, nil
 	}
-	s.reclaimLocked(reclaimBatch)
+	if err := s.claimLocked(clone(rec)); err != nil {
+		return nil, fmt.Errorf("claiming record: %w", err)
+	}
+	return nil, nil
+}
 
+// standingLocked returns the record that stands in the way of a claim of id over
+// the token over, or nil.
+func (s *Store) standingLocked(id idempotency.ID, over idempotency.Owner) *idempotency.Record {
+	if e := s.liveLocked(id); e != nil && !e.rec.OwnedBy(over) {
+		return e.rec
+	}
+	return nil
+}
+
+// claimLocked makes the claim rec, which nothing stands in the way of, or returns
+// ErrFull. From here on rec never changes.
+func (s *Store) claimLocked(rec *idempotency.Record) error {
+	s.reclaimLocked(reclaimBatch)
 	old := s.records[rec.ID]
 	if old != nil {
 		s.removeLocked(old)
@@ -141,10 +162,13 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 		if old != nil {
 			s.addLocked(old.rec, old.unsettled)
 		}
-		return nil, fmt.Errorf("claiming record: %w", idempotency.ErrFull)
+		return idempotency.ErrFull
 	}
-	s.addLocked(clone(rec), true)
-	return nil, nil
+	if old != nil {
+		s.leaveLocked(old.rec, rec)
+	}
+	s.addLocked(rec, true)
+	return nil
 }
 
 // Finish implements idempotency.Store. An answer that does not fit, even where
@@ -160,6 +184,7 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 		return fmt.Errorf("finishing record: %w", idempotency.ErrNotOwner)
 	}
 	s.removeLocked(e)
+	s.leaveLocked(e.rec, rec)
 	s.addLocked(clone(rec), e.unsettled)
 	s.reclaimLocked(reclaimBatch)
 	s.makeRoomLocked(0)
@@ -181,6 +206,7 @@ func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotenc
 		return fmt.Errorf("releasing record: %w", idempotency.ErrNotOwner)
 	}
 	s.removeLocked(e)
+	s.leaveLocked(e.rec, nil)
 	return nil
 }
 
@@ -238,6 +264,7 @@ func (s *Store) Close() error {
 	s.expiry, s.size = nil, 0
 	s.finished.Init()
 	s.byStart, s.open = newTree(), newTree()
+	s.tickets, s.enqueued = store.NewTickets(0), nil
 	return nil
 }
 
@@ -321,7 +348,9 @@ func (s *Store) dropFinishedLocked(e *entry) {
 // reclaimLocked removes up to n expired records, and tells how many it was.
 func (s *Store) reclaimLocked(n int) (removed int) {
 	for now := s.now(); removed < n && len(s.expiry) > 0 && s.expiry[0].rec.Expired(now); removed++ {
-		s.removeLocked(s.expiry[0])
+		e := s.expiry[0]
+		s.removeLocked(e)
+		s.leaveLocked(e.rec, nil)
 	}
 	return removed
 }
@@ -348,7 +377,7 @@ func (s *Store) makeRoomLocked(need int64) bool {
 	return true
 }
 
-// clone returns a copy of rec that shares its answer.
+// clone returns a copy of rec that shares its answer, and its deferred call.
 func clone(rec *idempotency.Record) *idempotency.Record {
 	c := *rec
 	return &c

@@ -21,6 +21,14 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestBacklogConformance(t *testing.T) {
+	storetest.RunBacklog(t, storetest.Harness{
+		Open: func(_ *testing.T, now func() time.Time) idempotency.Store {
+			return New(Options{Now: now})
+		},
+	})
+}
+
 var (
 	ctx     = context.Background()
 	epoch   = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

@@ -67,6 +67,8 @@ var fidelityTests = []test{
 			{Attempts: []idempotency.Attempt{{}}},
 			{Attempts: []idempotency.Attempt{{Started: f.epoch.Add(1)}}},
 			{Attempts: []idempotency.Attempt{{Waited: 1}, {Took: 1}}},
+			{Attempts: []idempotency.Attempt{{}, {Paused: 1}}},
+			{Attempts: []idempotency.Attempt{{Paced: 1}, {}}},
 			{Attempts: []idempotency.Attempt{{Written: true}, {Status: 500}}},
 			{Attempts: []idempotency.Attempt{{CorrelationID: "\xff"}, {Verdict: "b"}, {Error: "c"}}},
 			{Words: []idempotency.Word{{}}},

@@ -73,6 +73,12 @@ func keysOf(recs []*idempotency.Record) (keys []string) {
 
 // withBodyOf returns rec with the body of other, if a listing has left that out.
 func withBodyOf(rec, other *idempotency.Record) *idempotency.Record {
+	if rec != nil && rec.Deferred != nil && rec.Deferred.Body == nil && other.Deferred != nil {
+		c, call := *rec, *rec.Deferred
+		call.Body = other.Deferred.Body
+		c.Deferred = &call
+		return &c
+	}
 	if rec == nil || rec.Answer == nil || rec.Answer.Body != nil || other.Answer == nil {
 		return rec
 	}

@@ -47,6 +47,8 @@ func journal(at time.Time) (j idempotency.Journal) {
 		j.Attempts = append(j.Attempts, idempotency.Attempt{
 			Started:       at.Add(time.Duration(i) * time.Second),
 			Waited:        time.Duration(i),
+			Paused:        time.Duration(i / 2),
+			Paced:         time.Minute + time.Duration(i),
 			Took:          time.Hour + time.Duration(i),
 			Written:       i%2 == 0,
 			Status:        100*(i%6) + i,
@@ -99,7 +101,7 @@ func same(a, b *idempotency.Record) bool {
 		a.Started.Equal(b.Started) && a.Finished.Equal(b.Finished) &&
 		a.Told.Equal(b.Told) && a.Told.IsZero() == b.Told.IsZero() &&
 		a.Expires.Equal(b.Expires) && a.Label == b.Label && sameJournal(a.Journal, b.Journal) &&
-		sameAnswer(a.Answer, b.Answer)
+		sameAnswer(a.Answer, b.Answer) && sameDeferred(a.Deferred, b.Deferred)
 }
 
 func sameJournal(a, b idempotency.Journal) bool {
@@ -124,16 +126,28 @@ func sameAnswer(a, b *idempotency.Answer) bool {
 	return a.Status == b.Status && a.Header == b.Header && bytes.Equal(a.Body, b.Body)
 }
 
+func sameDeferred(a, b *idempotency.Deferred) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Place == b.Place && a.Lane == b.Lane && a.Since.Equal(b.Since) && a.Policy == b.Policy &&
+		a.Method == b.Method && a.URL == b.URL && a.Header == b.Header && bytes.Equal(a.Body, b.Body)
+}
+
 // show prints a record with the start of its body only.
 func show(rec *idempotency.Record) string {
 	if rec == nil {
 		return "no record"
 	}
 	c := *rec
-	c.Answer = nil
+	c.Answer, c.Deferred = nil, nil
 	s := fmt.Sprintf("%+v", c)
 	if a := rec.Answer; a != nil {
 		s += fmt.Sprintf(" status %d, header %q, body of %d bytes %.64q", a.Status, a.Header, len(a.Body), a.Body)
+	}
+	if d := rec.Deferred; d != nil {
+		s += fmt.Sprintf(" place %q, lane %x, since %v, policy %x, %s %q, header %q, body of %d bytes %.64q",
+			d.Place, d.Lane, d.Since, d.Policy, d.Method, d.URL, d.Header, len(d.Body), d.Body)
 	}
 	return s
 }

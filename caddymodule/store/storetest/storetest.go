@@ -1,5 +1,5 @@
-// Package storetest has the conformance suites of idempotency.Store, Run, and of
-// idempotency.SharedStore, RunShared. They read as the specification: every
+// Package storetest has the conformance suites of idempotency.Store, Run, of
+// idempotency.SharedStore, RunShared, and of idempotency.Backlog, RunBacklog. They read as the specification: every
 // subtest is named after what a store must do. A store of one's own runs them in
 // its tests:
 //
