@@ -100,6 +100,18 @@ func (t *Tickets) Add(added idempotency.Ticket) error {
 	return nil
 }
 
+// Has tells whether Take would take the ticket at place away.
+func (t *Tickets) Has(place idempotency.Place) bool {
+	number, ok := ParsePlaceNumber(place)
+	if !ok {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, tick, ok := t.tree.Get(number)
+	return ok && !tick.reserved
+}
+
 // Take takes the ticket at place away and returns it, if it is there. One that is
 // only reserved is not.
 func (t *Tickets) Take(place idempotency.Place) (taken idempotency.Ticket, ok bool) {

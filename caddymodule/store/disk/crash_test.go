@@ -29,6 +29,8 @@ func child(job, dir string) {
 		select {}
 	case "write":
 		err = writeForever(s)
+	case "hand over":
+		err = handOverForever(s)
 	default:
 		err = fmt.Errorf("unknown job %q", job)
 	}

@@ -7,9 +7,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 )
 
 // database is what a store has of its directory from one opening of it to the
@@ -21,13 +25,15 @@ type database struct {
 	guard     *guard
 	logs      *retiredLogs
 	unsettled *tally
+	recent    *atomic.Bool // its format is formatRecent
+	queue     *queue
 }
 
 // openDatabase checks and opens the database of the store in dir, whose locks
 // are held.
 func openDatabase(dir string, logger *slog.Logger, fsys vfs.FS) (_ database, err error) {
 	name := filepath.Join(dir, dbName)
-	d := database{dir: dir, logger: logger, guard: newGuard(), logs: new(retiredLogs), unsettled: new(tally)}
+	d := database{dir: dir, logger: logger, guard: newGuard(), logs: new(retiredLogs), unsettled: new(tally), recent: new(atomic.Bool)}
 	seal := newSeal(fsys, name)
 	if err := seal.verify(); err != nil {
 		return database{}, err
@@ -45,7 +51,7 @@ func openDatabase(dir string, logger *slog.Logger, fsys vfs.FS) (_ database, err
 	if d.db, err = openDB(name, guarded, logger, true); err != nil {
 		return database{}, err
 	}
-	if err := errors.Join(d.checkFormat(), d.loadTally(), d.guard.failure()); err != nil {
+	if err := errors.Join(d.checkFormat(), d.loadTally(), d.loadTickets(), d.guard.failure()); err != nil {
 		return database{}, errors.Join(err, closeDB(d.db))
 	}
 	return d, nil
@@ -90,7 +96,7 @@ func closeDB(db *pebble.DB) (err error) {
 }
 
 // checkFormat checks that the database is of a layout that we know, and makes it
-// of the newest. What formats 1 and 2 have written is taken as it is.
+// one that has all indexes. What formats 1 and 2 have written is taken as it is.
 func (d *database) checkFormat() error {
 	value, err := d.get(formatKey)
 	if err != nil {
@@ -100,12 +106,28 @@ func (d *database) checkFormat() error {
 	switch {
 	case n <= 0:
 		return fmt.Errorf("%w: it does not tell its format", ErrDamaged)
-	case v > format:
-		return fmt.Errorf("it was written by a newer version (its format is %d, the newest known is %d)", v, format)
+	case v > formatRecent:
+		return fmt.Errorf("it was written by a newer version (its format is %d, the newest known is %d)", v, formatRecent)
 	case v < format:
 		return d.takeOver()
 	}
+	d.recent.Store(v == formatRecent)
 	return nil
+}
+
+// admit makes sure that the database has a format that rec can be in.
+func (d *database) admit(rec *idempotency.Record) error {
+	if d.recent.Load() || !store.IsRecent(rec) {
+		return nil
+	}
+	err := d.db.Set(formatKey, binary.AppendUvarint(nil, formatRecent), pebble.Sync)
+	if failed := d.failed(); failed != nil {
+		return failed
+	}
+	if err == nil {
+		d.recent.Store(true)
+	}
+	return err
 }
 
 // get returns a copy of the value of key, or nil where there is none.

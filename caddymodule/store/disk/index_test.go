@@ -56,10 +56,12 @@ type checkedStore struct {
 
 func (c checkedStore) Close() error {
 	wantIndexes(c.t, c.Store)
+	wantQueue(c.t, c.Store)
 	if err := c.db.Compact(ctx, []byte{0}, []byte{0xff}, false); err != nil {
 		c.t.Error(err)
 	}
 	wantIndexes(c.t, c.Store) // what was removed has not come back
+	wantQueue(c.t, c.Store)
 	return c.Store.Close()
 }
 

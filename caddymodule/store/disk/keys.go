@@ -15,6 +15,7 @@ const (
 	keyspaceExpiry    = 'x' // expiry, as foreseen by the claim, ID -> nothing
 	keyspaceStarted   = 't' // start, ID -> nothing
 	keyspaceOpen      = 'o' // start, ID -> nothing, of those that are not Done
+	keyspaceTicket    = 'q' // number -> ticket
 )
 
 // formatKey is where the version of this package's layout is kept, a uvarint.
@@ -25,7 +26,16 @@ var formatKey = []byte{keyspaceMeta, 'f', 'o', 'r', 'm', 'a', 't'}
 // exactly one entry in the expiry index, at its expiry. Since 2 an entry tells
 // only when to look at the record. Format 3 has the keyspaces that listings go
 // through, t and o (see index.go).
-const format = 3
+//
+// Format 4 may have tickets, and records that an older program takes for damaged
+// (see store.IsRecent). It would not run the calls that wait, nor answer for them.
+// A database becomes one of format 4 with the first such record, and not when it is
+// opened: who hands no call over for later, and has none paced, can go back to an
+// older program, and need not forget what ran.
+const (
+	format       = 3
+	formatRecent = 4
+)
 
 func recordKey(id idempotency.ID) []byte {
 	return append([]byte{keyspaceRecord}, id[:]...)

@@ -136,7 +136,7 @@ func TestAStoreOfANewerVersionIsRefused(t *testing.T) {
 	t.Run("layout", func(t *testing.T) {
 		dir := t.TempDir()
 		s := mustOpen(t, dir, Options{})
-		if err := s.db.Set(formatKey, binary.AppendUvarint(nil, format+1), pebble.Sync); err != nil {
+		if err := s.db.Set(formatKey, binary.AppendUvarint(nil, formatRecent+1), pebble.Sync); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Close(); err != nil {

@@ -73,6 +73,7 @@ func (s *Store) reopen() error {
 		return err
 	}
 	s.install(next)
+	s.notify() // of tickets of which it was not known whether they are there
 	return nil
 }
 

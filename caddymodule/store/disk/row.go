@@ -78,7 +78,7 @@ func (s *Store) row(id idempotency.ID) row {
 
 // begin notes that the database now has rec.
 func (r row) begin(rec *idempotency.Record, unsettled bool) {
-	if rec.Answer != nil {
+	if rec.Answer != nil || rec.State == idempotency.Queued {
 		r.end() // it would take too much room
 		return
 	}

@@ -40,7 +40,8 @@ type Store struct {
 
 	stop       chan struct{} // closed by Close
 	background sync.WaitGroup
-	syncing    atomic.Bool // a sync of notes is about to begin
+	syncing    atomic.Bool                            // a sync of notes is about to begin
+	enqueued   atomic.Pointer[func(idempotency.Part)] // see OnEnqueue
 
 	groups  groups
 	stripes [stripes]stripe
@@ -64,6 +65,11 @@ func (s *Store) Get(ctx context.Context, id idempotency.ID) (*idempotency.Record
 
 // Claim implements idempotency.Store.
 func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempotency.Owner) (*idempotency.Record, error) {
+	return s.claim(ctx, rec, over, nil)
+}
+
+// claim is Claim, and where e is not nil, it is Enqueue.
+func (s *Store) claim(ctx context.Context, rec *idempotency.Record, over idempotency.Owner, e *enqueuing) (*idempotency.Record, error) {
 	r, err := s.hold(ctx, rec.ID)
 	if err != nil {
 		return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
@@ -80,12 +86,23 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	if old != nil && !s.isGone(old) && (over == idempotency.Owner{} || old.Owner != over) {
 		return old, nil
 	}
+	made := false
+	if e != nil {
+		if rec, err = s.reserve(rec, e); err != nil {
+			return nil, fmt.Errorf("claiming record: %w: %w", idempotency.ErrNotMade, err)
+		}
+		defer func() { s.decide(e, made) }()
+	}
 
 	b := s.db.NewBatch()
 	settled := false
+	if e != nil {
+		err = b.Set(ticketKey(e.number), ticketValue(rec.ID, rec.Deferred), nil)
+	}
 	if old != nil {
-		settled, err = r.settle(b, old)
-		err = errors.Join(err, b.Delete(expiryKey(old.Expires, old.ID), nil))
+		var settleErr error
+		settled, settleErr = r.settle(b, old)
+		err = errors.Join(err, settleErr, s.leave(b, old, rec), b.Delete(expiryKey(old.Expires, old.ID), nil))
 	}
 	unsettled := rec.Adoption != idempotency.AdoptionID{}
 	if unsettled {
@@ -96,6 +113,8 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	if err = s.commit(b, err); err != nil {
 		return nil, fmt.Errorf("claiming record: %w", err)
 	}
+	made = true
+	s.left(old, rec)
 	if settled {
 		s.unsettled.count(old.Adoption).Add(-1)
 	}
@@ -131,9 +150,10 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 			err = errors.Join(err, b.Set(unsettledKey(rec.Adoption, rec.ID), nil, nil))
 		}
 	}
-	if err = s.commit(b, errors.Join(err, s.setRecord(b, rec), place(b, old, rec))); err != nil {
+	if err = s.commit(b, errors.Join(err, s.setRecord(b, rec), place(b, old, rec), s.leave(b, old, rec))); err != nil {
 		return fmt.Errorf("finishing record: %w", err)
 	}
+	s.left(old, rec)
 	if settled {
 		s.unsettled.count(old.Adoption).Add(-1)
 	}
@@ -156,11 +176,13 @@ func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotenc
 	if err == nil && old != nil {
 		b := s.db.NewBatch()
 		settled, err = r.settle(b, old)
-		err = s.commit(b, errors.Join(err, place(b, old, nil), b.Delete(recordKey(id), nil), b.Delete(expiryKey(old.Expires, id), nil)))
+		err = s.commit(b, errors.Join(err, place(b, old, nil), s.leave(b, old, nil),
+			b.Delete(recordKey(id), nil), b.Delete(expiryKey(old.Expires, id), nil)))
 	}
 	if err != nil {
 		return fmt.Errorf("releasing record: %w", err)
 	}
+	s.left(old, nil)
 	if settled {
 		s.unsettled.count(old.Adoption).Add(-1)
 	}
@@ -348,6 +370,9 @@ func (s *Store) syncSoon() {
 
 // setRecord puts rec into b, without its entries in the indexes.
 func (s *Store) setRecord(b *pebble.Batch, rec *idempotency.Record) error {
+	if err := s.admit(rec); err != nil {
+		return err
+	}
 	buf := encodings.Get().(*[]byte)
 	defer encodings.Put(buf)
 	*buf = s.keys.Ring().Encode((*buf)[:0], rec)

@@ -29,6 +29,7 @@ func TestConformance(t *testing.T) {
 		return checkedStore{s, t}
 	}
 	storetest.Run(t, storetest.Harness{Open: open, Reopen: open})
+	t.Run("backlog", func(t *testing.T) { storetest.RunBacklog(t, storetest.Harness{Open: open, Reopen: open}) })
 }
 
 var (

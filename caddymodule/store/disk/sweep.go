@@ -124,7 +124,7 @@ func (s *Store) removeExpired(key []byte) (gone bool, err error) {
 		gone = true
 		var settleErr error
 		settled, settleErr = r.settle(b, rec)
-		err = errors.Join(err, settleErr, place(b, rec, nil), b.Delete(recordKey(id), nil))
+		err = errors.Join(err, settleErr, place(b, rec, nil), s.leave(b, rec, nil), b.Delete(recordKey(id), nil))
 	default:
 		// It was finished later than its claim foresaw, or claimed again, or it
 		// is kept beyond its time.
@@ -137,6 +137,7 @@ func (s *Store) removeExpired(key []byte) (gone bool, err error) {
 		s.unsettled.count(rec.Adoption).Add(-1)
 	}
 	if gone {
+		s.left(rec, nil)
 		r.end()
 	}
 	return gone, nil
