@@ -19,7 +19,8 @@ type Lister interface {
 	//
 	// What is claimed, changed or removed while pages are read may be on one,
 	// on none, or in another state; a record that stays as it is, is on exactly
-	// one. The answers' bodies may be missing from records in a listing.
+	// one. The bodies of answers and of deferred calls may be missing from records
+	// in a listing.
 	List(ctx context.Context, q Query) (Listing, error)
 
 	// Tally returns how many records there are in each state but Done.

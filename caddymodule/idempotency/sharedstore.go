@@ -10,7 +10,8 @@ import (
 // find out: every gate shows signs of life, under its Process.
 //
 // Copies of a change may come late, when the network held them up. A record that
-// has ended is not Started again by its own claim: Finish returns ErrNotOwner.
+// has ended is not Started or Queued again by its own claim: Finish returns
+// ErrNotOwner.
 //
 // Package storetest has the conformance suite of this interface too.
 type SharedStore interface {

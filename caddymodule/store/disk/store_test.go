@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 	"genesys-sidecar/caddymodule/store/storetest"
 )
 
@@ -174,6 +175,10 @@ func wantEveryMethod(t *testing.T, s *Store, rec *idempotency.Record, want error
 	_, getErr := s.Get(ctx, rec.ID)
 	_, claimErr := s.Claim(ctx, claim("another"), idempotency.Owner{})
 	_, listErr := s.Unsettled(ctx, idempotency.AdoptionID{1})
+	_, enqueueErr := s.Enqueue(ctx, queued("another"), idempotency.Owner{}, idempotency.Bounds{})
+	_, _, partsErr := s.Parts(ctx)
+	_, ticketsErr := s.Tickets(ctx, onlyPart, "", 1)
+	_, depthErr := s.Depth(ctx)
 	for method, err := range map[string]error{
 		"Get":       getErr,
 		"Claim":     claimErr,
@@ -183,6 +188,11 @@ func wantEveryMethod(t *testing.T, s *Store, rec *idempotency.Record, want error
 		"Settle":    s.Settle(ctx, rec.ID, rec.Owner),
 		"Tell":      s.Tell(ctx, rec.ID, rec.Owner, time.Now()),
 		"Purge":     s.Purge(ctx),
+		"Enqueue":   enqueueErr,
+		"Parts":     partsErr,
+		"Tickets":   ticketsErr,
+		"Dequeue":   s.Dequeue(ctx, store.NumberPlace(1)),
+		"Depth":     depthErr,
 	} {
 		if !errors.Is(err, want) {
 			t.Errorf("%s: got the error %v, want %q", method, err, want)
