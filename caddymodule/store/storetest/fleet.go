@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/store"
 )
 
 // ErrGone is returned by the methods of a Member whose process is gone. They
@@ -30,6 +31,9 @@ type Fleet struct {
 	turn      chan struct{} // closed, and replaced, when a process joins, goes, stops or goes on
 	mute      bool
 	certain   bool
+	parts     [fleetParts]partLease
+
+	tickets *store.Tickets
 
 	// Who attends is kept by the token of the claim. So nothing has to be
 	// changed here in the same instant as in the store: another claim has
@@ -38,17 +42,19 @@ type Fleet struct {
 	released   map[idempotency.Owner]bool
 }
 
-// NewFleet returns a fleet without members on store, which stays the caller's
+// NewFleet returns a fleet without members on common, which stays the caller's
 // to close. A process that shows no sign of life is taken for dead after lease.
-func NewFleet(store idempotency.Store, lease time.Duration) *Fleet {
+// Its backlog is one of several parts, which the fleet keeps itself.
+func NewFleet(common idempotency.Store, lease time.Duration) *Fleet {
 	return &Fleet{
-		store:      store,
+		store:      common,
 		lease:      lease,
 		processes:  make(map[idempotency.Process]*Member),
 		watchers:   make(map[idempotency.ID]map[chan struct{}]struct{}),
 		turn:       make(chan struct{}),
 		attendants: make(map[idempotency.Owner]idempotency.Owner),
 		released:   make(map[idempotency.Owner]bool),
+		tickets:    store.NewTickets(0),
 	}
 }
 
@@ -63,7 +69,8 @@ func (f *Fleet) Member() *Member {
 	return m
 }
 
-// Mute sets whether the notices that watchers wait for are lost.
+// Mute sets whether the notices that watchers, and who works on the backlog, wait
+// for are lost.
 func (f *Fleet) Mute(mute bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -22,7 +22,9 @@ type Member struct {
 	losesAttend bool
 	losesDrop   bool
 	drop        func(idempotency.ID, bool)
-	goodbye     bool // gone, and said so
+	goodbye     bool      // gone, and said so
+	asked       time.Time // when it last asked for parts of the backlog; zero: never
+	enqueued    func(idempotency.Part)
 }
 
 var (
@@ -135,8 +137,8 @@ func (m *Member) Finish(ctx context.Context, rec *idempotency.Record) error {
 	if err := m.enter(ctx); err != nil {
 		return fmt.Errorf("finishing record: %w", err)
 	}
-	if rec.State == idempotency.Started {
-		if standing, err := m.fleet.store.Get(ctx, rec.ID); err == nil && standing != nil && standing.State != idempotency.Started {
+	if rec.State == idempotency.Started || rec.State == idempotency.Queued {
+		if standing, err := m.fleet.store.Get(ctx, rec.ID); err == nil && standing != nil && !mayBecome(standing.State, rec.State) {
 			return fmt.Errorf("finishing record: %w: it has ended", idempotency.ErrNotOwner)
 		}
 	}
@@ -147,14 +149,26 @@ func (m *Member) Finish(ctx context.Context, rec *idempotency.Record) error {
 	return err
 }
 
-// Release implements idempotency.Store.
+// mayBecome tells whether a claim that is Started or Queued may follow what stands:
+// a call that has ended is neither again, and one that was put back is started by
+// another claim.
+func mayBecome(standing, next idempotency.State) bool {
+	return standing == idempotency.Started || standing == idempotency.Queued && next == idempotency.Queued
+}
+
+// Release implements idempotency.Store. It dequeues the ticket of the record, if
+// that has one.
 func (m *Member) Release(ctx context.Context, id idempotency.ID, owner idempotency.Owner) error {
 	if err := m.enter(ctx); err != nil {
 		return fmt.Errorf("releasing record: %w", err)
 	}
+	standing, _ := m.fleet.store.Get(ctx, id)
 	err := m.fleet.store.Release(ctx, id, owner)
 	if err == nil {
 		m.fleet.forget(owner)
+		if standing != nil && standing.OwnedBy(owner) && standing.Deferred != nil {
+			m.fleet.tickets.Take(standing.Deferred.Place)
+		}
 	}
 	if !errors.Is(err, idempotency.ErrNotOwner) {
 		m.fleet.notify(id)

@@ -32,6 +32,22 @@ func TestMemberIsAStore(t *testing.T) {
 	})
 }
 
+func TestMemberIsABacklog(t *testing.T) {
+	storetest.RunBacklog(t, storetest.Harness{
+		Open: func(t *testing.T, now func() time.Time) idempotency.Store {
+			store := memory.New(memory.Options{Now: now})
+			return storetest.NewFleet(store, lease).Member()
+		},
+	})
+}
+
+func TestSuiteOfBacklogsCanWaitForAClockThatItCannotSet(t *testing.T) {
+	storetest.RunBacklog(t, storetest.Harness{
+		Open:     func(*testing.T, func() time.Time) idempotency.Store { return memory.New(memory.Options{}) },
+		RealTime: true,
+	})
+}
+
 func TestFleetIsASharedStore(t *testing.T) {
 	storetest.RunShared(t, storetest.SharedHarness{
 		Open: func(t *testing.T, n int) []idempotency.SharedStore {
