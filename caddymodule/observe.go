@@ -15,9 +15,10 @@ const (
 	opClaim   = "claim"
 	opFinish  = "finish"
 	opRelease = "release"
+	opEnqueue = "enqueue"
 )
 
-var storeOperations = []string{opGet, opClaim, opFinish, opRelease}
+var storeOperations = []string{opGet, opClaim, opFinish, opRelease, opEnqueue}
 
 // observed returns store with its operations measured, and what they come to
 // noted in h.
@@ -35,6 +36,47 @@ func observed(store idempotency.Store, h *health) idempotency.Store {
 	default:
 		return o
 	}
+}
+
+// Backlog returns the backlog that the store is, with its operations measured, or
+// nil. idempotency.BacklogOf asks for it: one more thing that a store may be or not
+// would double the types below.
+func (o observedStore) Backlog() idempotency.Backlog {
+	if backlog, ok := o.Store.(idempotency.Backlog); ok {
+		return observedBacklog{backlog, o}
+	}
+	return nil
+}
+
+// observedBacklog measures the operations of a store that has a backlog.
+type observedBacklog struct {
+	idempotency.Backlog
+	observed observedStore
+}
+
+func (o observedBacklog) Enqueue(
+	ctx context.Context, rec *idempotency.Record, over idempotency.Owner, bounds idempotency.Bounds,
+) (*idempotency.Record, error) {
+	began := time.Now()
+	standing, err := o.Backlog.Enqueue(ctx, rec, over, bounds)
+	o.observed.note(opEnqueue, began, err)
+	return standing, err
+}
+
+func (o observedBacklog) Get(ctx context.Context, id idempotency.ID) (*idempotency.Record, error) {
+	return o.observed.Get(ctx, id)
+}
+
+func (o observedBacklog) Claim(ctx context.Context, rec *idempotency.Record, over idempotency.Owner) (*idempotency.Record, error) {
+	return o.observed.Claim(ctx, rec, over)
+}
+
+func (o observedBacklog) Finish(ctx context.Context, rec *idempotency.Record) error {
+	return o.observed.Finish(ctx, rec)
+}
+
+func (o observedBacklog) Release(ctx context.Context, id idempotency.ID, owner idempotency.Owner) error {
+	return o.observed.Release(ctx, id, owner)
 }
 
 // observedStore measures the operations of a store.
@@ -87,6 +129,9 @@ func (o observedStore) Release(ctx context.Context, id idempotency.ID, owner ide
 	return err
 }
 
+// Backlog is that of observedStore.
+func (o observedShared) Backlog() idempotency.Backlog { return o.observed.Backlog() }
+
 func (o observedShared) Get(ctx context.Context, id idempotency.ID) (*idempotency.Record, error) {
 	return o.observed.Get(ctx, id)
 }
@@ -104,13 +149,14 @@ func (o observedShared) Release(ctx context.Context, id idempotency.ID, owner id
 }
 
 // note takes down what an operation came to. That a record is another's, that a
-// store of limited size is full, or that a caller has left, is not its failing.
+// store of limited size or a backlog is full, or that a caller has left, is not its failing.
 func (o observedStore) note(op string, began time.Time, err error) {
 	meters.storeSeconds[op].Observe(time.Since(began).Seconds())
 	switch {
 	case err == nil:
 		o.health.works()
-	case errors.Is(err, idempotency.ErrNotOwner), errors.Is(err, idempotency.ErrFull), errors.Is(err, context.Canceled):
+	case errors.Is(err, idempotency.ErrNotOwner), errors.Is(err, idempotency.ErrFull), errors.Is(err, idempotency.ErrBacklogFull),
+		errors.Is(err, context.Canceled):
 	case errors.Is(err, context.DeadlineExceeded) && time.Since(began) < time.Second:
 		// The call's own time was up when it began.
 	default:
@@ -156,4 +202,5 @@ var (
 	_ idempotency.Clock       = observedClock{}
 	_ idempotency.SharedStore = observedShared{}
 	_ idempotency.SharedStore = observedSharedClock{}
+	_ idempotency.Backlog     = observedBacklog{}
 )
