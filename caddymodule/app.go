@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"go.uber.org/zap"
 
+	"genesys-sidecar/caddymodule/idempotency"
 	"genesys-sidecar/caddymodule/store"
 )
 

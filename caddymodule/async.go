@@ -129,7 +129,7 @@ func (h *Handler) tellAccepted(w http.ResponseWriter, r *http.Request, out *idem
 		header.Set("Idempotent-Replayed", "true")
 	}
 	header.Set("Location", location)
-	header.Set("Retry-After", seconds(h.app.backend.expectedWait(r.Context())))
+	header.Set("Retry-After", seconds(h.app.backend.expectedWait()))
 	header.Set("Cache-Control", "no-store")
 	header.Set("Content-Type", "application/json")
 	header.Set("Content-Length", strconv.Itoa(len(body)+1))

@@ -105,19 +105,7 @@ const (
 
 // expectedWait returns when it makes sense to ask for an answer that is not there
 // yet: when the backlog will have been worked through, as far as can be told.
-func (b *backend) expectedWait(ctx context.Context) time.Duration {
-	depth, err := b.gate.Depth(ctx)
-	if err != nil {
-		return minExpectedWait
-	}
-	return min(max(drainTime(depth.Calls, b.gate.Throughput()), minExpectedWait), maxExpectedWait)
-}
-
-// drainTime returns how long it takes until calls are worked through, as many as
-// ended in the last minute each minute. Where none did, it is a second.
-func drainTime(calls, lastMinute int) time.Duration {
-	if lastMinute == 0 {
-		return time.Second
-	}
-	return time.Duration(float64(calls) / float64(lastMinute) * float64(time.Minute))
+func (b *backend) expectedWait() time.Duration {
+	_, drain := b.gate.Throughput()
+	return min(max(drain, minExpectedWait), maxExpectedWait)
 }

@@ -100,7 +100,7 @@ func NewGate(store Store, limits Limits, log *slog.Logger) *Gate {
 	}
 	g.opened = g.clock.Now()
 	g.crew = newCrew(g.fly)
-	if backlog, ok := store.(Backlog); ok {
+	if backlog := BacklogOf(store); backlog != nil {
 		g.backlog = backlog
 		g.turns = newTurns(g)
 		backlog.OnEnqueue(g.turns.wake)
@@ -321,7 +321,11 @@ func (g *Gate) fly(f *flight, call Call) {
 	release := result.Fate == Freed && rec.State != Released
 	ours, err := g.record(rec, release)
 	if call.Ended != nil {
-		call.Ended(rec, result.Fate, f.callers.Load())
+		callers := f.callers.Load()
+		if call.place != "" {
+			callers-- // who saw to its turn
+		}
+		call.Ended(rec, result.Fate, callers)
 	}
 	if err != nil {
 		// The call is over but the store does not know. Until it does, the

@@ -331,17 +331,20 @@ func (g *Gate) Cancel(ctx context.Context, id ID, label Label) error {
 	})
 }
 
-// withdraw has the call of rec, which waits for its turn, not be sent.
+// withdraw has the call of rec, which waits for its turn, not be sent. It takes a
+// claim of its own: another process may have read rec and be about to claim it.
 func (g *Gate) withdraw(ctx context.Context, rec *Record) error {
 	end := *rec
 	end.State = Released
+	end.Owner = g.process.NewOwner()
 	end.Finished = g.clock.Now()
 	end.Deferred = nil
-	switch err := g.store.Finish(ctx, &end); {
-	case errors.Is(err, ErrNotOwner):
-		return ErrUnderWay // its turn has just come
+	standing, err := g.store.Claim(ctx, &end, rec.Owner)
+	switch {
 	case err != nil:
 		return storeError(err) // and it may have been done
+	case standing != nil:
+		return ErrUnderWay // its turn has just come
 	}
 	g.dequeue(ctx, rec)
 	if err := g.store.Settle(ctx, rec.ID, end.Owner); err != nil {

@@ -221,6 +221,9 @@ func (g *Gate) restore(rec, claim *Record) {
 // ErrNoRecord, ErrUnderWay and those that wrap ErrStore.
 func (g *Gate) Forget(ctx context.Context, id ID) error {
 	err := g.change(ctx, id, func(rec *Record) error {
+		if rec.State == Queued {
+			return g.withdraw(ctx, rec) // whoever has read it finds it withdrawn, not gone
+		}
 		if err := g.store.Release(ctx, id, rec.Owner); err != nil {
 			return err
 		}
@@ -312,7 +315,7 @@ func (g *Gate) change(ctx context.Context, id ID, do func(*Record) error) error 
 		return err
 	}
 	switch err := do(rec); {
-	case errors.Is(err, ErrNotOwner):
+	case errors.Is(err, ErrNotOwner), errors.Is(err, ErrUnderWay):
 		return ErrUnderWay // somebody else was faster
 	case err != nil:
 		return storeError(err) // and it may have been done

@@ -28,7 +28,9 @@ type Store interface {
 	// the claim was made, else the record that stands in the way.
 	//
 	// Where rec.Adoption is not zero, the record becomes unsettled: Unsettled
-	// reports it until Settle, Release or expiry.
+	// reports it until Settle, Release or expiry. But where a claim takes over the
+	// Deferred of a record that was settled, with the same Adoption, it is so still:
+	// its caller knows where to ask.
 	//
 	// A claim that returned an error may have been made, or may be made yet, up
 	// to ClaimGrace after the call, unless the error wraps ErrNotMade.

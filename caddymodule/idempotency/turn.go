@@ -21,10 +21,6 @@ const (
 	// notices, which may be missed.
 	reviewInterval = time.Second
 
-	// rereadInterval is how often a part is read from its beginning: a ticket can
-	// come to be seen after one that stands behind it.
-	rereadInterval = 30 * time.Second
-
 	turnBackoff    = 250 * time.Millisecond
 	turnBackoffMax = 30 * time.Second
 )
@@ -46,16 +42,18 @@ type turns struct {
 	lanes map[LaneID]*lane  // guarded by mu; that have tickets, or somebody at one
 	fresh map[Part]struct{} // guarded by mu; may have new tickets
 	until time.Time         // guarded by mu; when the parts have to be asked for again
+
+	left  int       // guarded by mu; tickets in lanes
+	since time.Time // guarded by mu; there have always been some since
+	ended int       // guarded by mu; how many have served since then
 }
 
 // part is a part of the backlog that this process works on.
 type part struct {
-	name   Part
-	ctx    context.Context // ends when it is not this process's any more
-	lose   context.CancelFunc
-	after  Place              // the last ticket that was read
-	known  map[Place]struct{} // guarded by turns.mu; the tickets that are in lanes
-	reread time.Time          // when it was read from its beginning
+	name  Part
+	ctx   context.Context // ends when it is not this process's any more
+	lose  context.CancelFunc
+	after Place // the last ticket that was read
 }
 
 // lane has the tickets of a lane in their order.
@@ -94,12 +92,25 @@ func (g *Gate) Resume(resume func(*Record) (Call, error)) {
 }
 
 // Throughput returns how many calls of the backlog have ended here in the last
-// minute.
-func (g *Gate) Throughput() int {
+// minute, and how long it takes until those are through that are this process's
+// to send, if it goes on like that; 0: it cannot be told yet, or there are none.
+func (g *Gate) Throughput() (lastMinute int, drain time.Duration) {
 	if g.turns == nil {
-		return 0
+		return 0, 0
 	}
-	return g.turns.rate.lastMinute(time.Now())
+	t, now := g.turns, time.Now()
+	lastMinute = t.rate.lastMinute(now)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	busy := now.Sub(t.since)
+	ended := t.ended
+	if busy > time.Minute {
+		busy, ended = time.Minute, lastMinute
+	}
+	if t.left == 0 || ended == 0 {
+		return lastMinute, 0
+	}
+	return lastMinute, time.Duration(float64(t.left) / float64(ended) * float64(busy))
 }
 
 // wake has part looked at. It does not block.
@@ -200,7 +211,7 @@ func (t *turns) takeParts(ctx context.Context) error {
 	for _, name := range names {
 		ours[name] = true
 		if t.parts[name] == nil {
-			p := &part{name: name, known: make(map[Place]struct{}), reread: asked}
+			p := &part{name: name}
 			p.ctx, p.lose = context.WithCancel(context.Background())
 			t.parts[name] = p
 			t.fresh[name] = struct{}{}
@@ -221,6 +232,7 @@ func (t *turns) loseLocked(ours map[Part]bool) {
 		delete(t.parts, name)
 		for id, l := range t.lanes {
 			if l.part == p {
+				t.left -= len(l.tickets)
 				l.tickets = nil
 				if !l.worked {
 					delete(t.lanes, id)
@@ -232,9 +244,6 @@ func (t *turns) loseLocked(ours map[Part]bool) {
 
 // read reads the tickets of p that are new.
 func (t *turns) read(ctx context.Context, p *part) error {
-	if now := time.Now(); now.Sub(p.reread) >= rereadInterval {
-		p.after, p.reread = "", now
-	}
 	for {
 		tickets, err := t.gate.backlog.Tickets(ctx, p.name, p.after, ticketPage)
 		if err != nil {
@@ -253,10 +262,6 @@ func (t *turns) read(ctx context.Context, p *part) error {
 }
 
 func (t *turns) addLocked(p *part, ticket Ticket) {
-	if _, ok := p.known[ticket.Place]; ok {
-		return
-	}
-	p.known[ticket.Place] = struct{}{}
 	l := t.lanes[ticket.Lane]
 	if l == nil || l.part != p {
 		// (One that was of a part that went and came back may still be at a call
@@ -264,6 +269,10 @@ func (t *turns) addLocked(p *part, ticket Ticket) {
 		l = &lane{id: ticket.Lane, part: p}
 		t.lanes[ticket.Lane] = l
 	}
+	if t.left == 0 {
+		t.since, t.ended = time.Now(), 0
+	}
+	t.left++
 	l.tickets = append(l.tickets, ticket)
 	if len(l.tickets) == 1 && !l.worked && !l.waiting {
 		t.ready = append(t.ready, l)
@@ -304,9 +313,10 @@ func (t *turns) work(ctx context.Context, l *lane, ticket Ticket) {
 	l.worked = false
 	if over {
 		l.failed = 0
-		delete(l.part.known, ticket.Place)
 		if len(l.tickets) > 0 && l.tickets[0].Place == ticket.Place {
 			l.tickets = l.tickets[1:]
+			t.left--
+			t.ended++
 		}
 	} else {
 		l.failed++

@@ -105,6 +105,9 @@ func (s *Store) claim(ctx context.Context, rec *idempotency.Record, over idempot
 		err = errors.Join(err, settleErr, s.leave(b, old, rec), b.Delete(expiryKey(old.Expires, old.ID), nil))
 	}
 	unsettled := rec.Adoption != idempotency.AdoptionID{}
+	if old != nil && !settled && old.Deferred != nil && rec.Deferred != nil && old.Adoption == rec.Adoption {
+		unsettled = false // its caller has been told where to ask
+	}
 	if unsettled {
 		s.unsettled.count(rec.Adoption).Add(1)
 		err = errors.Join(err, b.Set(unsettledKey(rec.Adoption, rec.ID), nil, nil))

@@ -164,10 +164,12 @@ func (s *Store) claimLocked(rec *idempotency.Record) error {
 		}
 		return idempotency.ErrFull
 	}
+	unsettled := true
 	if old != nil {
 		s.leaveLocked(old.rec, rec)
+		unsettled = old.unsettled || rec.Deferred == nil || old.rec.Deferred == nil || old.rec.Adoption != rec.Adoption
 	}
-	s.addLocked(rec, true)
+	s.addLocked(rec, unsettled)
 	return nil
 }
 
