@@ -23,6 +23,9 @@
 // clock (see beat.go). On the channel <prefix>news stands which record has
 // changed that somebody waits for, and whom somebody asks for a sign of life.
 //
+// <prefix>b:<name> is a budget that the fleet's calls start within (see
+// budget_scripts.go).
+//
 // Where there is a keyring, what follows the head is sealed (see package store),
 // and <prefix>k is a sorted set of the keys that records may need.
 //

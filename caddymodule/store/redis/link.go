@@ -74,6 +74,7 @@ func (s *Store) run(client rueidis.Client, why error) {
 			var served bool
 			if served, why = s.tend(client); why == nil {
 				s.leave(client)
+				s.leaveBudgets(client)
 				client.Close()
 				return
 			}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/pacing"
 	"genesys-sidecar/caddymodule/store/redis"
 	"genesys-sidecar/caddymodule/store/redis/redistest"
 )
@@ -15,7 +16,8 @@ import (
 // rights are what the README tells an administrator to grant.
 const rights = "~genesys-sidecar:* &genesys-sidecar:* +@connection +info +role +config|get " +
 	"+eval +evalsha +get +set +del +getrange +setrange +time +publish +subscribe " +
-	"+zadd +zrem +zrange +zremrangebyscore +pttl +pexpire +wait +cluster|slots +cluster|shards"
+	"+zadd +zrem +zrange +zremrangebyscore +pttl +pexpire +wait +hgetall +hset +hdel +xadd +xdel +xrange " +
+	"+cluster|slots +cluster|shards"
 
 // nothing is what a process has to do before it shows a sign of life.
 func nothing(context.Context) error { return nil }
@@ -33,7 +35,7 @@ func TestTheRightsThatTheReadmeNamesSuffice(t *testing.T) {
 	options := redis.Options{
 		Endpoint: where, WaitReplicas: 1, WaitTimeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	}
-	a, b := opened(t, options), opened(t, options)
+	a, b := opened(t, options), open(t, options) // the other is closed below
 	p, q := idempotency.NewProcess(), idempotency.NewProcess()
 	a.Join(p, nothing)
 	b.Join(q, nothing)
@@ -82,6 +84,18 @@ func TestTheRightsThatTheReadmeNamesSuffice(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+	if g, err := b.Take(ctx, "org", limits, pacing.Ask{Want: 1}); g.Starts != 1 || err != nil {
+		t.Errorf("taking starts: %+v, %v", g, err)
+	}
+	if err := b.Hold(ctx, "org", limits, time.Second); err != nil {
+		t.Errorf("holding starts: %v", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Errorf("closing: %v", err)
+	}
+	if g, err := a.Take(ctx, "org", limits, pacing.Ask{}); g.Sharers != 1 || err != nil {
+		t.Errorf("when the other has gone: %+v, %v", g, err)
 	}
 	if text := log.String(); strings.Contains(text, "NOPERM") {
 		t.Errorf("the log says:\n%s", text)

@@ -32,6 +32,9 @@ type Store struct {
 
 	places places
 
+	self    idempotency.Process // who this is in what processes divide among themselves
+	budgets budgets
+
 	poked   chan struct{} // a beat is wanted at once
 	close   func()
 	closing chan struct{} // closed by close
@@ -62,6 +65,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		options: o,
 		log:     o.Logger,
+		self:    idempotency.NewProcess(),
 		poked:   make(chan struct{}, 1),
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
