@@ -23,6 +23,12 @@
 // clock (see beat.go). On the channel <prefix>news stands which record has
 // changed that somebody waits for, and whom somebody asks for a sign of life.
 //
+// <prefix>{queue}:… is the backlog (see queue_scripts.go): streams of tickets, one for
+// each of its parts, in which a ticket leads to the record of a call that was handed
+// over for later, and the record says where its ticket is. The two are in different
+// slots of a Cluster, so that no script changes both. The ticket is put there first
+// and taken away last.
+//
 // <prefix>b:<name> is a budget that the fleet's calls start within (see
 // budget_scripts.go).
 //

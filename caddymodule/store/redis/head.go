@@ -26,7 +26,7 @@ const layoutVersion = 1
 //
 // What follows is encoded by package store, and the scripts know one byte of it:
 //
-//	77      state
+//	77      state: 1 is started, 6 is queued
 //
 // A value of 17 bytes that begins with 0 is no record, but the owner of one that
 // was released.

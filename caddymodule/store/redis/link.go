@@ -75,6 +75,7 @@ func (s *Store) run(client rueidis.Client, why error) {
 			if served, why = s.tend(client); why == nil {
 				s.leave(client)
 				s.leaveBudgets(client)
+				s.leaveParts(client)
 				client.Close()
 				return
 			}
@@ -173,10 +174,12 @@ func (s *Store) do(ctx context.Context, build func(rueidis.Client) rueidis.Compl
 	})
 }
 
-// evaluation is a script to be run on one key.
+// evaluation is a script to be run on one key, or on several that are in one slot
+// of a Cluster.
 type evaluation struct {
 	script *script
 	key    string
+	more   []string
 	args   []string
 
 	// Where it is set, this is sent in place of a script. It changes an index, of
@@ -286,14 +289,14 @@ func (e evaluation) byDigest(b rueidis.Builder) rueidis.Completed {
 	if e.index != nil {
 		return e.index(b)
 	}
-	return b.Evalsha().Sha1(e.script.sha1).Numkeys(1).Key(e.key).Arg(e.args...).Build()
+	return b.Evalsha().Sha1(e.script.sha1).Numkeys(int64(1 + len(e.more))).Key(e.key).Key(e.more...).Arg(e.args...).Build()
 }
 
 func (e evaluation) byText(b rueidis.Builder) rueidis.Completed {
 	if e.index != nil {
 		return e.index(b)
 	}
-	return b.Eval().Script(e.script.text).Numkeys(1).Key(e.key).Arg(e.args...).Build()
+	return b.Eval().Script(e.script.text).Numkeys(int64(1 + len(e.more))).Key(e.key).Key(e.more...).Arg(e.args...).Build()
 }
 
 // evaluate has Redis run scripts, by their digests if Redis knows them all.

@@ -151,7 +151,7 @@ func TestWhatWasRefusedReleasedOrDoneLeavesTheIndexesSoon(t *testing.T) {
 func TestAClaimComesAfterItsPlaces(t *testing.T) {
 	s := openAlone(t, nil)
 	rec := recordAt("a", time.Now())
-	all := s.placed(rec, s.listed(listScript, rec, s.claim(rec, idempotency.Owner{})))
+	all := s.placed(rec, s.listed(listScript, rec, s.claim(rec, idempotency.Owner{}, "")))
 	if len(all) != 3 || all[0].index == nil || all[1].index == nil || all[2].script != claimScript {
 		t.Errorf("got %+v", all)
 	}

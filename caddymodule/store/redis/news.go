@@ -101,6 +101,7 @@ func (s *Store) listen(ctx context.Context, client rueidis.Client) {
 			said = true
 		}
 		s.watches.notifyAll()
+		s.queue.tellAll()
 		s.poke()
 		select {
 		case <-time.After(redialInterval):
@@ -121,6 +122,10 @@ func (s *Store) hear(m rueidis.PubSubMessage) {
 	case m.Message != "" && m.Message[0] == 'h':
 		if s.drops.heard(m.Message[1:]) {
 			s.drops.tell(id, true)
+		}
+	case len(m.Message) > len(s.self) && m.Message[0] == 'q':
+		if m.Message[1:1+len(s.self)] != string(s.self[:]) { // of its own it was told at once
+			s.queue.tell(idempotency.Part(m.Message[1+len(s.self):]))
 		}
 	case m.Message != "" && m.Message[0] == 'p':
 		s.pulse.mu.Lock()

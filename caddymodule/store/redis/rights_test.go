@@ -91,8 +91,26 @@ func TestTheRightsThatTheReadmeNamesSuffice(t *testing.T) {
 	if err := b.Hold(ctx, "org", limits, time.Second); err != nil {
 		t.Errorf("holding starts: %v", err)
 	}
+	for _, name := range []string{"q", "r"} {
+		if standing, err := a.Enqueue(ctx, queued(name, "lane"), idempotency.Owner{}, idempotency.Bounds{Calls: 10}); standing != nil || err != nil {
+			t.Errorf("enqueuing: %v, %v", standing, err)
+		}
+	}
+	if mine, _, err := b.Parts(ctx); len(mine) != parts || err != nil {
+		t.Errorf("parts: %v, %v", mine, err)
+	}
+	if err := b.Release(ctx, queued("q", "lane").ID, deferred(t, b, queued("q", "lane").ID).Owner); err != nil {
+		t.Errorf("releasing a queued call: %v", err)
+	}
+	if err := b.Dequeue(ctx, deferred(t, b, queued("r", "lane").ID).Deferred.Place); err != nil {
+		t.Errorf("dequeuing: %v", err)
+	}
+	wantDepth(t, b, 0)
 	if err := b.Close(); err != nil {
 		t.Errorf("closing: %v", err)
+	}
+	if mine, _, err := a.Parts(ctx); len(mine) != parts || err != nil {
+		t.Errorf("parts when the other has gone: %v, %v", mine, err)
 	}
 	if g, err := a.Take(ctx, "org", limits, pacing.Ask{}); g.Sharers != 1 || err != nil {
 		t.Errorf("when the other has gone: %+v, %v", g, err)

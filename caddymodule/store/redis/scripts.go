@@ -35,8 +35,8 @@ end
 `
 
 // claimScript: the value, its time to live in ms, its owner, the owner to claim
-// over, channel, ID, and until when by the server's clock the claim may be made.
-// It returns nil, or the value that stands in the way. What the owner has
+// over, channel, ID, until when by the server's clock the claim may be made, and
+// news to tell of it, or "". It returns nil, or the value that stands in the way. What the owner has
 // released before is not claimed: this is a copy that comes late.
 var claimScript = newScript(tellWatcher + nowMillis + `
 local h = redis.call('GETRANGE', KEYS[1], 0, 74)
@@ -56,6 +56,7 @@ end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 if string.byte(h) == 1 then redis.call('SETRANGE', KEYS[1], 2, string.sub(h, 3, 3)) end
 tellWatcher(h, ARGV[5], ARGV[6])
+if ARGV[8] ~= '' then redis.pcall('PUBLISH', ARGV[5], ARGV[8]) end
 return false
 `)
 
@@ -67,11 +68,14 @@ end
 `
 
 // finishScript: the value, its time to live in ms, its owner, channel, ID. It
-// returns 1, or 0 if the record is not the owner's. What has ended is not
-// started again: such a change is a copy that comes late.
+// returns 1, or 0 if the record is not the owner's. What is not started is not
+// started again by a change, nor is what has ended put back into the queue: such a
+// change is a copy that comes late.
 var finishScript = newScript(allowOOM + tellWatcher + owns + `
 local h = redis.call('GETRANGE', KEYS[1], 0, 76)
-if not owns(h, ARGV[3]) or string.byte(ARGV[1], 77) == 1 and string.byte(h, 77) ~= 1 then return 0 end
+if not owns(h, ARGV[3]) then return 0 end
+local was, is = string.byte(h, 77), string.byte(ARGV[1], 77)
+if is == 1 and was ~= 1 or is == 6 and was ~= 1 and was ~= 6 then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SETRANGE', KEYS[1], 1, string.sub(h, 2, 19))
 tellWatcher(h, ARGV[4], ARGV[5])
@@ -80,11 +84,13 @@ return 1
 
 // releaseScript: the owner, channel, ID, and for how many ms a claim of the
 // owner's is not to come back. It returns nil if there is no record, "" if it is
-// another's, else its head and the start of what follows.
+// another's, else its head and the start of what follows; of one that is queued,
+// all of it, since the place of its ticket is in there.
 var releaseScript = newScript(allowOOM + tellWatcher + owns + `
 local h = redis.call('GETRANGE', KEYS[1], 0, 330)
 local absent = h == '' or string.byte(h) == 0
 if not absent and not owns(h, ARGV[1]) then return '' end
+if not absent and string.byte(h, 77) == 6 then h = redis.call('GET', KEYS[1]) end
 redis.call('SET', KEYS[1], '\0' .. ARGV[1], 'PX', ARGV[4])
 if absent then return false end
 tellWatcher(h, ARGV[2], ARGV[3])

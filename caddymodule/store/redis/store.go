@@ -34,6 +34,7 @@ type Store struct {
 
 	self    idempotency.Process // who this is in what processes divide among themselves
 	budgets budgets
+	queue   queue
 
 	poked   chan struct{} // a beat is wanted at once
 	close   func()
@@ -114,9 +115,14 @@ func (s *Store) parseEntry(id idempotency.ID, result rueidis.RedisResult) (entry
 
 // Claim implements idempotency.Store.
 func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempotency.Owner) (*idempotency.Record, error) {
+	return s.claimAndTell(ctx, rec, over, "")
+}
+
+// claimAndTell is Claim, and tells the others news along with it, if there are any.
+func (s *Store) claimAndTell(ctx context.Context, rec *idempotency.Record, over idempotency.Owner, news string) (*idempotency.Record, error) {
 	s.writing.RLock()
 	defer s.writing.RUnlock()
-	result, err := s.execDurably(ctx, s.placed(rec, s.listed(listScript, rec, s.claim(rec, over)))...)
+	result, err := s.execDurably(ctx, s.placed(rec, s.listed(listScript, rec, s.claim(rec, over, news)))...)
 	incomplete := errors.Is(err, errTooFewReplicas) || errors.Is(err, errAside)
 	switch {
 	case errors.Is(err, errNotSent):
@@ -144,7 +150,7 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotency.Record, error) {
 	s.writing.RLock()
 	defer s.writing.RUnlock()
-	result, err := s.exec(ctx, s.placed(rec, s.listed(listAlwaysScript, rec, s.claim(rec, idempotency.Owner{})))...)
+	result, err := s.exec(ctx, s.placed(rec, s.listed(listAlwaysScript, rec, s.claim(rec, idempotency.Owner{}, "")))...)
 	if err != nil {
 		return nil, fmt.Errorf("renewing claim: %w", err)
 	}
@@ -156,10 +162,10 @@ func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotenc
 	return standing.Record, nil
 }
 
-func (s *Store) claim(rec *idempotency.Record, over idempotency.Owner) evaluation {
+func (s *Store) claim(rec *idempotency.Record, over idempotency.Owner, news string) evaluation {
 	return evaluation{script: claimScript, key: s.recordKey(rec.ID), args: []string{
 		encode(s.keys.Ring(), rec), s.ttl(rec), string(rec.Owner[:]), string(over[:]), s.channel(), string(rec.ID[:]),
-		strconv.FormatInt(s.pulse.remoteMillis(time.Now().Add(latestClaim)), 10),
+		strconv.FormatInt(s.pulse.remoteMillis(time.Now().Add(latestClaim)), 10), news,
 	}}
 }
 
@@ -211,6 +217,9 @@ func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotenc
 	}
 	if place, ok := placeOf(head); ok {
 		s.places.leave(place, true)
+	}
+	if isQueued(head) { // then it is all of the value
+		s.dequeueOf(ctx, head)
 	}
 	s.unlist(ctx, idempotency.AdoptionID(head[adoptionAt:headSize]), member(id, owner))
 	return nil
