@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
 )
@@ -104,10 +105,16 @@ var backlogLoadTests = []test{
 		}()
 		last := make(map[idempotency.LaneID]string)
 		ran, parts := 0, f.parts()
+		deadline := time.Now().Add(4 * patience)
 		for over := false; ; {
+			if time.Now().After(deadline) {
+				f.fatalf("only %d calls have run", ran)
+			}
 			for _, part := range parts {
 				for _, ticket := range f.firstTickets(part) {
-					f.drain(ticket, last)
+					if !f.drain(ticket, last) {
+						break
+					}
 					ran++
 				}
 			}
@@ -137,11 +144,15 @@ func (f *fixture) firstTickets(part idempotency.Part) []idempotency.Ticket {
 	return tickets
 }
 
-// drain runs the call of ticket, which must come after the last one of its lane.
-func (f *fixture) drain(ticket idempotency.Ticket, last map[idempotency.LaneID]string) {
+// drain runs the call of ticket, which must come after the last one of its lane. It
+// returns false where the call's record is still to come.
+func (f *fixture) drain(ticket idempotency.Ticket, last map[idempotency.LaneID]string) bool {
 	f.t.Helper()
 	rec := f.get(ticket.ID)
-	if rec == nil || rec.State != idempotency.Queued || rec.Deferred.Place != ticket.Place {
+	if rec == nil {
+		return false
+	}
+	if rec.State != idempotency.Queued || rec.Deferred.Place != ticket.Place {
 		f.fatalf("of the ticket %+v there is %v", ticket, show(rec))
 	}
 	if rec.Key <= last[ticket.Lane] {
@@ -150,4 +161,5 @@ func (f *fixture) drain(ticket idempotency.Ticket, last map[idempotency.LaneID]s
 	last[ticket.Lane] = rec.Key
 	f.finish(ended(f.start(rec)))
 	f.dequeue(ticket.Place)
+	return true
 }
