@@ -73,6 +73,12 @@ func conform(t *testing.T, where redis.Endpoint) {
 			},
 		})
 	})
+	t.Run("backlog", func(t *testing.T) {
+		open := func(t *testing.T, now func() time.Time) idempotency.Store {
+			return open(t, redis.Options{Endpoint: where, Prefix: t.Name() + ":", Now: now})
+		}
+		storetest.RunBacklog(t, storetest.Harness{RealTime: true, Open: open, Reopen: open})
+	})
 	t.Run("shared", func(t *testing.T) {
 		storetest.RunShared(t, storetest.SharedHarness{
 			Lease: lease,

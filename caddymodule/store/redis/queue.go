@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -107,7 +108,7 @@ func (s *Store) putTicket(ctx context.Context, part idempotency.Part, rec *idemp
 	result, err := s.execDurably(ctx, evaluation{
 		script: enqueueScript, key: s.queueKey(string(part)), more: []string{s.queueKey("n")}, args: []string{
 			strconv.Itoa(max(bounds.Calls, 0)), strconv.FormatInt(max(bounds.Bytes, 0), 10),
-			string(rec.ID[:]) + string(d.Lane[:]), string(encodeTime(d.Since)), strconv.FormatInt(d.Size(), 10),
+			string(rec.ID[:]) + string(d.Lane[:]), string(encodeTime(d.Since.Truncate(time.Millisecond))), strconv.FormatInt(d.Size(), 10),
 		},
 	})
 	tooFew := errors.Is(err, errTooFewReplicas)
@@ -169,7 +170,7 @@ func (s *Store) Tickets(ctx context.Context, part idempotency.Part, after idempo
 // that a keyring would have to encrypt.
 const (
 	ticketCall  = "c" // its ID, then its lane
-	ticketSince = "t" // as encodeTime has it
+	ticketSince = "t" // to the millisecond, as encodeTime has it
 	ticketSize  = "n"
 )
 
