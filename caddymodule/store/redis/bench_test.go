@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/pacing"
 	"genesys-sidecar/caddymodule/store/redis"
 	"genesys-sidecar/caddymodule/store/redis/redistest"
 )
@@ -101,4 +102,32 @@ func concurrently(b *testing.B, callers int, do func(i int64) error) {
 	}
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
+}
+
+// BenchmarkTake is a start taken from a budget that is nearly always spent, which
+// BenchmarkPing is to be compared with.
+func BenchmarkTake(b *testing.B) {
+	for _, callers := range []int{1, 64} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			s := openBench(b, "everysec")
+			limits := pacing.Limits{Starts: 300, Window: time.Second}
+			concurrently(b, callers, func(int64) error {
+				_, err := s.Take(context.Background(), "org", limits, pacing.Ask{Want: 1})
+				return err
+			})
+		})
+	}
+}
+
+// BenchmarkEnqueue hands calls over for later.
+func BenchmarkEnqueue(b *testing.B) {
+	for _, callers := range []int{1, 64} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			s := openBench(b, "everysec")
+			concurrently(b, callers, func(i int64) error {
+				_, err := s.Enqueue(context.Background(), queued(fmt.Sprint(i), fmt.Sprint(i%100)), idempotency.Owner{}, idempotency.Bounds{Calls: 1e9})
+				return err
+			})
+		})
+	}
 }

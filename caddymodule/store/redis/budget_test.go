@@ -337,6 +337,20 @@ func TestAHoldStopsAllAndLowersTheLimitWhichGrowsBack(t *testing.T) {
 	}
 }
 
+func TestAHoldStopsCallsThatAreLimitedInNumberOnly(t *testing.T) {
+	s := openOne(t, redistest.New(t, redistest.Options{}))
+	l := newLedger(t, s, pacing.Limits{Concurrency: 5})
+	p := newProcesses(1)[0]
+	l.hold(time.Second)
+	if g := l.want(p, 1); g.Starts != 0 || g.Wait != time.Second {
+		t.Errorf("while it holds: %+v", g)
+	}
+	l.pass(time.Second)
+	if g := l.want(p, 1); g.Starts != 1 {
+		t.Errorf("when it is over: %+v", g)
+	}
+}
+
 func TestABudgetGoesOnWhenTheClockIsSetBack(t *testing.T) {
 	s := openOne(t, redistest.New(t, redistest.Options{}))
 	l := newLedger(t, s, pacing.Limits{Starts: 10, Window: time.Second, Burst: 10})

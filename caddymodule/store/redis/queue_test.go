@@ -55,9 +55,16 @@ func allTickets(t *testing.T, s *redis.Store) (all []idempotency.Ticket) {
 
 func wantDepth(t *testing.T, s *redis.Store, calls int) {
 	t.Helper()
-	d, err := s.Depth(context.Background())
-	if n := len(allTickets(t, s)); err != nil || d.Calls != calls || n != calls || (calls == 0) != (d.Bytes == 0 && d.Oldest.IsZero()) {
-		t.Errorf("the depth is %+v, %v, with %d tickets; want %d", d, err, n, calls)
+	tickets := allTickets(t, s)
+	want := idempotency.Depth{Calls: calls}
+	for _, ticket := range tickets {
+		want.Bytes += ticket.Size
+		if want.Oldest.IsZero() || ticket.Since.Before(want.Oldest) {
+			want.Oldest = ticket.Since
+		}
+	}
+	if got, err := s.Depth(context.Background()); err != nil || got != want || len(tickets) != calls {
+		t.Errorf("the depth is %+v, %v, with %d tickets; want %+v", got, err, len(tickets), want)
 	}
 }
 
