@@ -36,8 +36,10 @@ end
 
 // claimScript: the value, its time to live in ms, its owner, the owner to claim
 // over, channel, ID, until when by the server's clock the claim may be made, and
-// news to tell of it, or "". It returns nil, or the value that stands in the way. What the owner has
-// released before is not claimed: this is a copy that comes late.
+// news to tell of it, or ""; and '1' if it takes over a call that was handed over,
+// which is settled then if it was. It returns nil, or the value that stands in the
+// way. What the owner has released before is not claimed: this is a copy that comes
+// late.
 var claimScript = newScript(tellWatcher + nowMillis + `
 local h = redis.call('GETRANGE', KEYS[1], 0, 74)
 if h ~= '' and string.byte(h) ~= 0 then
@@ -54,7 +56,12 @@ if nowMillis() > tonumber(ARGV[7]) or string.sub(h, 1, 17) == '\0' .. ARGV[3] th
   return redis.error_reply('LATE the claim was given up before it came')
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-if string.byte(h) == 1 then redis.call('SETRANGE', KEYS[1], 2, string.sub(h, 3, 3)) end
+if string.byte(h) == 1 then
+  redis.call('SETRANGE', KEYS[1], 2, string.sub(h, 3, 3))
+  if ARGV[9] == '1' and string.sub(h, 44, 75) == string.sub(ARGV[1], 44, 75) then
+    redis.call('SETRANGE', KEYS[1], 1, string.sub(h, 2, 2))
+  end
+end
 tellWatcher(h, ARGV[5], ARGV[6])
 if ARGV[8] ~= '' then redis.pcall('PUBLISH', ARGV[5], ARGV[8]) end
 return false

@@ -163,9 +163,13 @@ func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotenc
 }
 
 func (s *Store) claim(rec *idempotency.Record, over idempotency.Owner, news string) evaluation {
+	takesOver := ""
+	if rec.Deferred != nil {
+		takesOver = "1"
+	}
 	return evaluation{script: claimScript, key: s.recordKey(rec.ID), args: []string{
 		encode(s.keys.Ring(), rec), s.ttl(rec), string(rec.Owner[:]), string(over[:]), s.channel(), string(rec.ID[:]),
-		strconv.FormatInt(s.pulse.remoteMillis(time.Now().Add(latestClaim)), 10), news,
+		strconv.FormatInt(s.pulse.remoteMillis(time.Now().Add(latestClaim)), 10), news, takesOver,
 	}}
 }
 

@@ -19,6 +19,47 @@ var courseTests = []test{
 		f.wantNotOwner(f.Finish(f.ctx, putBack(kept[1])))
 	}},
 
+	{"a call whose caller knows where to ask stays settled when it is started", func(t *testing.T, f *fixture) {
+		a := adoption("asked")
+		rec := f.queued("call", "lane")
+		rec.Adoption = a
+		kept := f.enqueue(rec)
+		f.wantUnsettled(a, kept)
+		f.settle(kept.ID, kept.Owner)
+		started := f.start(kept)
+		f.wantUnsettled(a)
+		f.finish(putBack(started))
+		f.wantUnsettled(a)
+		again := f.start(putBack(started))
+		f.finish(ended(again))
+		f.wantUnsettled(a)
+	}},
+
+	{"a call whose caller was not told where to ask stays unsettled when it is started", func(t *testing.T, f *fixture) {
+		a := adoption("not told")
+		rec := f.queued("call", "lane")
+		rec.Adoption = a
+		started := f.start(f.enqueue(rec))
+		f.wantUnsettled(a, started)
+		f.finish(ended(started))
+		f.wantUnsettled(a, ended(started))
+		f.settle(started.ID, started.Owner)
+		f.wantUnsettled(a)
+	}},
+
+	{"a call that is cancelled by a claim is not started by who had read it before", func(t *testing.T, f *fixture) {
+		kept := f.enqueue(f.queued("call", "lane"))
+		end := *kept
+		end.State, end.Owner, end.Deferred = idempotency.Released, process.NewOwner(), nil
+		f.claim(&end, kept.Owner)
+		next := *kept
+		next.State, next.Owner = idempotency.Started, process.NewOwner()
+		if standing := f.tryClaim(&next, kept.Owner); standing == nil {
+			t.Error("it was started")
+		}
+		f.wantStored(&end)
+	}},
+
 	{"a call that is put back has its place again", func(t *testing.T, f *fixture) {
 		kept := f.enqueueMany(3, 1)
 		for range 3 {
