@@ -168,18 +168,22 @@ func TestAStoreOfFormat2TakesCallsForLater(t *testing.T) {
 
 func TestARequestThatWaitsIsNotKeptInMemory(t *testing.T) {
 	s := mustOpen(t, t.TempDir(), Options{})
-	rec := queued("a")
-	kept := mustEnqueue(t, s, rec)
+	check := func(when string) {
+		t.Helper()
+		for i := range s.stripes {
+			if n := len(s.stripes[i].running); n > 0 {
+				t.Errorf("%s, %d records are in memory", when, n)
+			}
+		}
+	}
+	kept := mustEnqueue(t, s, queued("a"))
+	check("queued")
 	back := *start(t, s, kept)
 	back.State = idempotency.Queued
 	if err := s.Finish(ctx, &back); err != nil {
 		t.Fatal(err)
 	}
-	for i := range s.stripes {
-		if n := len(s.stripes[i].running); n > 0 {
-			t.Errorf("%d records are in memory", n)
-		}
-	}
+	check("put back")
 }
 
 func TestTheSweepTakesTheTicketsOfWhatHasExpired(t *testing.T) {

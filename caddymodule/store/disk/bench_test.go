@@ -29,7 +29,7 @@ func BenchmarkClaim(b *testing.B) {
 			}
 			defer s.Close()
 			disk.syncs.Store(0)
-			concurrently(b, writers, func(i int) error {
+			concurrently(b, writers, b.N, func(i int) error {
 				_, err := s.Claim(ctx, claim(fmt.Sprint(i)), idempotency.Owner{})
 				return err
 			})
@@ -117,7 +117,7 @@ func callConcurrently(b *testing.B, writers int, claimIt, finishIt func(*idempot
 		_, _ = rand.Read(random)
 		bodies[i] = []byte(hex.EncodeToString(random))
 	}
-	concurrently(b, writers, func(i int) error {
+	concurrently(b, writers, b.N, func(i int) error {
 		rec := claim(fmt.Sprint("order-", i))
 		if err := claimIt(rec); err != nil {
 			return err
@@ -129,8 +129,8 @@ func callConcurrently(b *testing.B, writers int, claimIt, finishIt func(*idempot
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 }
 
-// concurrently has writers call f b.N times in all, each time with another i.
-func concurrently(b *testing.B, writers int, f func(i int) error) {
+// concurrently has writers call f n times in all, each time with another i.
+func concurrently(b *testing.B, writers, n int, f func(i int) error) {
 	b.Helper()
 	var next atomic.Int64
 	done := make(chan error, writers)
@@ -139,7 +139,7 @@ func concurrently(b *testing.B, writers int, f func(i int) error) {
 		go func() {
 			for {
 				i := next.Add(1)
-				if i > int64(b.N) {
+				if i > int64(n) {
 					done <- nil
 					return
 				}
@@ -176,4 +176,36 @@ func BenchmarkGet(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkOpenBacklog opens a store in which 10,000 calls wait. BenchmarkEnqueue
+// says what it takes to hand one over.
+func BenchmarkOpenBacklog(b *testing.B) {
+	dir := b.TempDir()
+	s := mustOpen(b, dir, Options{})
+	concurrently(b, 64, 10_000, func(i int) error {
+		_, err := s.Enqueue(ctx, queued(fmt.Sprint(i)), idempotency.Owner{}, idempotency.Bounds{})
+		return err
+	})
+	for b.Loop() {
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		s = mustOpen(b, dir, Options{})
+	}
+	if d, err := s.Depth(ctx); err != nil || d.Calls != 10_000 {
+		b.Fatal(d, err)
+	}
+}
+
+func BenchmarkEnqueue(b *testing.B) {
+	for _, writers := range []int{1, 64} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			s := mustOpen(b, b.TempDir(), Options{})
+			concurrently(b, writers, b.N, func(i int) error {
+				_, err := s.Enqueue(ctx, queued(fmt.Sprint(i)), idempotency.Owner{}, idempotency.Bounds{})
+				return err
+			})
+		})
+	}
 }
