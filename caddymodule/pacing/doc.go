@@ -1,6 +1,6 @@
-// Package pacing lets an organisation's calls start within its budget: so many in
-// a window of time, so many at once. What is past the budget waits in a bounded
-// queue, which is fair to the callers' scopes.
+// Package pacing makes the calls of an organisation wait for their turn, so that
+// a burst costs waiting and not errors: it keeps a budget of starts, and of calls
+// at a time, and shares it fairly among those who call.
 //
-// It knows nothing of HTTP, and of no store.
+// It knows nothing of HTTP, nor of what a call is.
 package pacing
