@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"genesys-sidecar/caddymodule/pacing"
 )
 
 // Policy is how a data action is sent. A zero field means its default.
@@ -60,6 +62,7 @@ type Invoker struct {
 
 	Tokens *Tokens
 	Pause  *Pause
+	Pacer  *pacing.Pacer // nil: nothing is limited
 	Policy Policy
 	Log    *slog.Logger
 
@@ -81,6 +84,13 @@ type Request struct {
 
 	// Resumed says that the request may have been sent before under Key.
 	Resumed bool
+
+	// Scope is whose call it is, for the pacer.
+	Scope string
+
+	// Admission is what Ready has returned for it. The first attempt uses it up.
+	// nil: Ready was not called.
+	Admission *Admission
 
 	// Conflict is called when the upstream has something against the key and
 	// is not just busy with an earlier attempt. It may return an answer that
@@ -105,7 +115,7 @@ const (
 	TimedOut                 // there was no answer in time
 	GaveUp                   // the last of several attempts failed; see Reply.Status
 	Conflicted               // the upstream has something against the key
-	Paused                   // the organisation is paused for too long
+	Paused                   // the organisation is paused, or its budget used up, for too long
 	NoToken                  // there is no token; see Reply.Err
 )
 
@@ -124,21 +134,6 @@ type Reply struct {
 	Journal []Attempt
 }
 
-// Ready waits until the organisation is not paused, unless it is beyond
-// deadline, and fetches a token. Called before a data action is claimed, it
-// keeps what cannot be sent anyway from leaving anything behind. Its errors are
-// those of Tokens.Token and Pause.Wait.
-func (i *Invoker) Ready(ctx context.Context, deadline time.Time) error {
-	_, err := i.ready(ctx, deadline)
-	return err
-}
-
-// IsReady tells whether Ready would return nil at once.
-func (i *Invoker) IsReady() bool {
-	_, paused := i.Pause.Remaining(time.Now())
-	return !paused && i.Tokens.AtHand()
-}
-
 // Invoke sends r until its fate is known, or as far as sending it again could
 // not run it twice. It returns when ctx ends at the latest, and keeps nothing
 // of ctx but for Reply.Rest, whose reading ctx ends as well.
@@ -153,9 +148,13 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 	last := NotRun      // the fate of the last attempt, by itself
 	unsure := r.Resumed // an earlier attempt may have run
 	renewed := false
-	j := journal{since: time.Now()}
+	j := journal{since: time.Now().Add(-r.Admission.took())}
+	var admission *Admission
+	defer func() { admission.leave() }() // also where an attempt panics
 	for n := 1; ; n++ {
-		tok, err := i.ready(ctx, deadline)
+		var err error
+		admission, err = i.admit(ctx, deadline, r.Scope, r.Admission)
+		r.Admission = nil
 		if err != nil {
 			if n == 1 || reply.Status == http.StatusUnauthorized && !unsure {
 				closeRest(reply)
@@ -169,12 +168,17 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 		closeRest(reply)
 		var a attempt
 		var v verdict
-		j.begin(time.Now())
+		j.begin(time.Now(), admission)
+		tok := admission.token
 		a, reply, v = i.try(ctx, p, r, tok, n)
 		j.end(a, v, time.Now())
+		admission.end(a)
 		last = v.fate
-		if v.limited && v.hasAfter {
-			i.Pause.Until(time.Now().Add(v.after))
+		if v.limited {
+			i.Pacer.Hold(v.after)
+			if v.hasAfter {
+				i.Pause.Until(time.Now().Add(v.after))
+			}
 		}
 		if a.status == http.StatusForbidden && a.isPlatform && RefusedBeforeRunning(a.status, a.errorBody.Code) {
 			i.forbidden(a.errorBody, tok)
@@ -231,18 +235,11 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 	return reply
 }
 
-// ready waits for the organisation's pause to end and returns a token.
-func (i *Invoker) ready(ctx context.Context, deadline time.Time) (Token, error) {
-	if err := i.Pause.Wait(ctx, deadline); err != nil {
-		return Token{}, err
-	}
-	return i.Tokens.Token(ctx)
-}
-
 // refusal is the reply to a request that was not sent at all because of err.
 func refusal(err error) Reply {
 	var paused *PausedError
-	if errors.As(err, &paused) {
+	var late *pacing.LateError
+	if errors.As(err, &paused) || errors.As(err, &late) {
 		return Reply{Fate: NotRun, Cause: Paused, Err: err}
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {

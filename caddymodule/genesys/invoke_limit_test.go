@@ -135,7 +135,7 @@ func TestLongPauseRefusesAtOnce(t *testing.T) {
 		if !errors.As(reply.Err, &paused) || !paused.Until.Equal(start.Add(10*time.Minute)) {
 			t.Errorf("%+v", reply)
 		}
-		if err := b.Ready(t.Context(), start.Add(time.Minute)); !errors.As(err, &paused) || !paused.Until.Equal(start.Add(10*time.Minute)) {
+		if _, err := b.Ready(t.Context(), start.Add(time.Minute), ""); !errors.As(err, &paused) || !paused.Until.Equal(start.Add(10*time.Minute)) {
 			t.Errorf("Ready = %v", err)
 		}
 		if b.login.count() != 0 {
@@ -150,7 +150,7 @@ func TestLongPauseRefusesAtOnce(t *testing.T) {
 		wantCount(t, up, 0)
 
 		// What can wait, waits before it is claimed.
-		if err := b.Ready(t.Context(), start.Add(10*time.Minute)); err != nil || time.Since(start) != 10*time.Minute {
+		if _, err := b.Ready(t.Context(), start.Add(10*time.Minute), ""); err != nil || time.Since(start) != 10*time.Minute {
 			t.Errorf("Ready for a later deadline = %v after %v", err, time.Since(start))
 		}
 	})

@@ -129,7 +129,7 @@ func TestNoTokenSendsNothing(t *testing.T) {
 		if !errors.As(reply.Err, &e) {
 			t.Errorf("got %v", reply.Err)
 		}
-		if err := b.Ready(t.Context(), time.Now().Add(time.Minute)); !errors.As(err, &e) {
+		if _, err := b.Ready(t.Context(), time.Now().Add(time.Minute), ""); !errors.As(err, &e) {
 			t.Errorf("Ready = %v", err)
 		}
 		r := honoredCall()
@@ -143,7 +143,7 @@ func TestReadyFetchesTheToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := scripted(says(200, ""))
 		b := benchFor(t, up)
-		if err := b.Ready(t.Context(), time.Now().Add(time.Minute)); err != nil {
+		if _, err := b.Ready(t.Context(), time.Now().Add(time.Minute), ""); err != nil {
 			t.Fatal(err)
 		}
 		b.Invoke(within(t, time.Minute), call())
@@ -160,7 +160,7 @@ func TestReadinessNeedsATokenAtHandAndNoPause(t *testing.T) {
 		if b.IsReady() {
 			t.Error("ready without a token")
 		}
-		if err := b.Ready(t.Context(), time.Now().Add(time.Minute)); err != nil {
+		if _, err := b.Ready(t.Context(), time.Now().Add(time.Minute), ""); err != nil {
 			t.Fatal(err)
 		}
 		if !b.IsReady() {

@@ -6,7 +6,9 @@ import "time"
 // It holds no part of the request, nor of the answer's body.
 type Attempt struct {
 	Started       time.Time
-	Waited        time.Duration // before it, for the pause, a token and the backoff
+	Waited        time.Duration // before it: for the pause, a token, a start within the budget, and the backoff
+	Paused        time.Duration // the part of Waited that the organisation's pause took
+	Paced         time.Duration // the part of Waited that its budget took
 	Took          time.Duration // until its answer was read, or given up
 	Written       bool          // a byte of it may have left
 	Status        int           // 0: there was no answer
@@ -36,8 +38,9 @@ type journal struct {
 	since    time.Time // when the last attempt had ended, or the call began
 }
 
-// begin notes that an attempt begins, so that the one before was retried.
-func (j *journal) begin(now time.Time) {
+// begin notes that an attempt begins by admission, so that the one before was
+// retried.
+func (j *journal) begin(now time.Time, admission *Admission) {
 	if n := len(j.attempts); n > 0 {
 		switch last := &j.attempts[n-1]; last.Verdict {
 		case VerdictNotRun:
@@ -46,7 +49,8 @@ func (j *journal) begin(now time.Time) {
 			last.Verdict = VerdictRetriedUnknown
 		}
 	}
-	j.attempts = append(j.attempts, Attempt{Started: now, Waited: now.Sub(j.since)})
+	j.attempts = append(j.attempts, Attempt{Started: now, Waited: now.Sub(j.since),
+		Paused: admission.paused, Paced: admission.slot.Paced()})
 }
 
 // end notes what came of the attempt that has begun last.
