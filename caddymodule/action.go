@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
 )
 
@@ -147,15 +148,16 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp i
 	return call
 }
 
-// prepare finds out what would else fail after the claim. The zero deadline is none.
-func (h *Handler) prepare(ctx context.Context, a action, deadline time.Time) error {
+// prepare finds out what would else fail after the claim, and waits until the call
+// may start, for the turn of the pacer's scope. The zero deadline is none.
+func (h *Handler) prepare(ctx context.Context, a action, scope string, deadline time.Time) (*genesys.Admission, error) {
 	if h.inject != nil {
 		if _, err := h.inject.Write(a.body, "x"); err != nil {
-			return &problemError{slug: slugBodyInvalid, err: err,
+			return nil, &problemError{slug: slugBodyInvalid, err: err,
 				detail: "The key is to be written into the request's body at " + h.inject.text + ", but: " + err.Error() + "."}
 		}
 	}
-	return h.invoker.Ready(ctx, deadline)
+	return h.invoker.Ready(ctx, deadline, scope)
 }
 
 // scope returns whose keys the request's are.

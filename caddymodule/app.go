@@ -180,7 +180,7 @@ func (a *App) Start() (err error) {
 		return err // which nobody stops
 	}
 	for _, o := range a.orgs {
-		o.start()
+		o.start(a.backend.store)
 	}
 	a.run()
 	a.backend.gate.Resume(a.backend.resume)

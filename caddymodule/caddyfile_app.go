@@ -32,6 +32,12 @@ func init() {
 //	        client_id     <id>
 //	        client_secret <secret>
 //	        login_transport http { ... }
+//	        pace          <n> <window> [{
+//	            burst <n>
+//	            share <n>
+//	        }]
+//	        concurrency   <n>
+//	        queue         <n>
 //	        cache         <size>|off
 //	        store         disk [<dir>]
 //	        store         memory [{ max_size <size> }]
@@ -45,6 +51,9 @@ func init() {
 //	            client_id     <id>
 //	            client_secret <secret>
 //	            login_transport http { ... }
+//	            pace          <n> <window> [{ ... }]
+//	            concurrency   <n>
+//	            queue         <n>
 //	        }
 //	    }
 //	}
@@ -90,12 +99,15 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			case "organization":
 				err = a.parseOrganization(d)
 			default:
-				err = d.Errf("unknown option %q; genesys has region, api_url, login_url, client_id, client_secret, login_transport, cache, store, encryption_key, backlog and organization", name)
+				err = d.Errf("unknown option %q; genesys has region, api_url, login_url, client_id, client_secret, login_transport, pace, concurrency, queue, cache, store, encryption_key, backlog and organization", name)
 			}
 		}
 		if err != nil {
 			return err
 		}
+	}
+	if err := a.checkBudget(); err != nil {
+		return d.Err(err.Error())
 	}
 	return nil
 }
@@ -122,7 +134,7 @@ func (a *App) parseOrganization(d *caddyfile.Dispenser) error {
 			return err
 		}
 		if !own {
-			return d.Errf("organization %s: unknown option %q; it has region, api_url, login_url, client_id, client_secret and login_transport", name, option)
+			return d.Errf("organization %s: unknown option %q; it has region, api_url, login_url, client_id, client_secret, login_transport, pace, concurrency and queue", name, option)
 		}
 	}
 	switch {
@@ -130,6 +142,9 @@ func (a *App) parseOrganization(d *caddyfile.Dispenser) error {
 		return d.Errf("organization %s: it needs client_id and client_secret; those in the environment are the default organisation's", name)
 	case o.Region == "" && o.APIURL == "":
 		return d.Errf("organization %s: it needs a region or an api_url", name)
+	}
+	if err := o.checkBudget(); err != nil {
+		return d.Errf("organization %s: %v", name, err)
 	}
 	if a.Organizations == nil {
 		a.Organizations = make(map[string]*Organization)
@@ -157,9 +172,56 @@ func (o *Organization) parseOption(d *caddyfile.Dispenser) (own bool, err error)
 		return true, parseArg(d, &o.ClientSecret)
 	case "login_transport":
 		return true, o.parseLoginTransport(d)
+	case "pace":
+		return true, o.parsePace(d)
+	case "concurrency":
+		return true, parseCount(d, &o.Concurrency)
+	case "queue":
+		return true, parseCount(d, &o.Queue)
 	default:
 		return false, nil
 	}
+}
+
+// parsePace parses pace <n> <window> and its block.
+func (o *Organization) parsePace(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) != 2 {
+		return d.Err("pace: it takes a number and a window, such as 300 1m")
+	}
+	starts, err := strconv.Atoi(args[0])
+	if err != nil || starts < 1 {
+		return d.Errf("pace: %q is no number from 1 on", args[0])
+	}
+	window, err := caddy.ParseDuration(args[1])
+	if err != nil || window <= 0 {
+		return d.Errf("pace: %q is no positive duration, such as 1m", args[1])
+	}
+	p := &Pace{Starts: starts, Window: caddy.Duration(window)}
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		name := d.Val()
+		if seen[name] {
+			return d.Errf("pace: %s is given twice", name)
+		}
+		seen[name] = true
+		switch name {
+		case "burst":
+			err = parseCount(d, &p.Burst)
+		case "share":
+			err = parseCount(d, &p.Share)
+		default:
+			err = d.Errf("pace: unknown option %q; it has burst and share", name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := p.check(); err != nil {
+		return d.Err(err.Error())
+	}
+	o.Pace = p
+	return nil
 }
 
 func (o *Organization) parseLoginTransport(d *caddyfile.Dispenser) error {

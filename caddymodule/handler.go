@@ -208,6 +208,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Transport: transport,
 		Tokens:    h.org.tokens,
 		Pause:     &h.org.pause,
+		Pacer:     h.org.pacer,
 		Policy: genesys.Policy{
 			Attempts:   h.Attempts,
 			Backoff:    time.Duration(h.Backoff),
@@ -349,7 +350,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	match, ok := h.match(r)
 	if !ok {
-		return next.ServeHTTP(w, r)
+		return next.ServeHTTP(w, h.paced(r))
 	}
 	a := action{
 		id:          match.Action,

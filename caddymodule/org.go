@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -12,18 +13,20 @@ import (
 
 	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/pacing"
 )
 
 // orgs holds the state of organisations by API, login service and client.
 var orgs = caddy.NewUsagePool()
 
-// org is the state of an organisation that outlives a configuration: its token
-// and its pause.
+// org is the state of an organisation that outlives a configuration: its token,
+// its pause and its budget.
 type org struct {
 	id     string // tells its records from another organisation's: API and client
 	digest idempotency.OrganisationID
 	tokens *genesys.Tokens
 	pause  genesys.Pause
+	pacer  *pacing.Pacer
 	access atomic.Pointer[access]
 
 	failures     atomic.Uint64             // fetches of a token
@@ -36,6 +39,7 @@ type org struct {
 func loadOrg(key, id, tokenURL, clientID string) (*org, error) {
 	loaded, _, err := orgs.LoadOrNew(key, func() (caddy.Destructor, error) {
 		o := &org{id: id, digest: idempotency.NewOrganisationID(id), forbidden: rate.Sometimes{Interval: 10 * time.Minute}}
+		o.pacer = pacing.New(slog.New(liveLog{}).With(slog.String("organization", id)))
 		o.tokens = genesys.NewTokens(genesys.TokenConfig{
 			TokenURL: tokenURL,
 			ClientID: func() (string, error) { return clientID, nil },
@@ -56,10 +60,26 @@ func loadOrg(key, id, tokenURL, clientID string) (*org, error) {
 	return loaded.(*org), nil
 }
 
-// access is a configuration's way to a token.
+// access is a configuration's way to a token, and its budget.
 type access struct {
 	secret    func() (string, error)
 	transport http.RoundTripper // to the login service; nil: a plain one
+	budget    pacing.Config
+}
+
+// use lets a be what the organisation goes by, and returns what that replaces.
+func (o *org) use(a *access) (former *access) {
+	former = o.access.Swap(a)
+	o.pacer.Configure(a.budget)
+	return former
+}
+
+// restore puts former back in place of a, if that is what it goes by.
+func (o *org) restore(a, former *access) {
+	if !o.access.CompareAndSwap(a, former) || former == nil {
+		return
+	}
+	o.pacer.Configure(former.budget)
 }
 
 // missingRole logs what permission an administrator has to grant. A missing

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/pacing"
 )
 
 // Organization tells where an organisation's API is, and who may call it.
@@ -53,6 +55,19 @@ type Organization struct {
 	// How the login service is reached: the transport `http`. Default: by the
 	// proxy of the environment and the certificate authorities of the system.
 	LoginTransportRaw json.RawMessage `json:"login_transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
+
+	// How many requests may start per period. What is beyond that waits for its
+	// turn. Default: as many as come.
+	Pace *Pace `json:"pace,omitempty"`
+
+	// How many data actions may be under way at a time. The others wait for their
+	// turn. Default: as many as come.
+	Concurrency int `json:"concurrency,omitempty"`
+
+	// How many requests may wait for pace and concurrency. One more is refused
+	// with a 429, or takes the place of one whose scope has more waiting. Default:
+	// 4096.
+	Queue int `json:"queue,omitempty"`
 }
 
 // environment has the names of the variables that stand in for options that are
@@ -141,6 +156,9 @@ func (a *App) provisionOrganization(ctx caddy.Context, name string, o *Organizat
 		return err
 	}
 
+	if err := o.checkBudget(); err != nil {
+		return err
+	}
 	transport, err := o.loginTransport(ctx)
 	if err != nil {
 		return fmt.Errorf("loading login_transport: %w", err)
@@ -168,6 +186,7 @@ func (a *App) provisionOrganization(ctx caddy.Context, name string, o *Organizat
 		access: &access{
 			secret:    func() (string, error) { return orEnv(o.ClientSecret, env.secret) },
 			transport: transport,
+			budget:    o.budget(),
 		},
 	}
 	a.orgs[name] = loaded
@@ -276,11 +295,18 @@ func noOrganization(name string, names []string) string {
 }
 
 // start lets the organisation's state use what this configuration says.
-func (o *organization) start() { o.former = o.org.access.Swap(o.access) }
+// Its budget is spent together with whoever else uses the store, if that can do
+// so.
+func (o *organization) start(store idempotency.Store) {
+	if shared, ok := store.(pacing.Shared); ok {
+		o.access.budget.Shared, o.access.budget.Name = shared, hex.EncodeToString(o.digest[:])
+	}
+	o.former = o.use(o.access)
+}
 
 // stop takes that back, unless a later configuration has replaced it already.
 func (o *organization) stop() {
-	o.org.access.CompareAndSwap(o.access, o.former)
+	o.restore(o.access, o.former)
 	o.former = nil // else each configuration would keep the one before it in memory
 }
 

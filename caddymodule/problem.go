@@ -14,6 +14,7 @@ import (
 
 	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/pacing"
 )
 
 // The sidecar's own errors.
@@ -194,6 +195,7 @@ func problemOf(err error) *problemError {
 func problemAlone(err error) *problemError {
 	var p *problemError
 	var paused *genesys.PausedError
+	var late *pacing.LateError
 	var token *genesys.TokenError
 	switch {
 	case errors.As(err, &p):
@@ -231,6 +233,13 @@ func problemAlone(err error) *problemError {
 		return &problemError{slug: slugRateLimited, err: err, outcome: outcomeNotExecuted, retryable: true,
 			retryAfter: max(time.Until(paused.Until), time.Second),
 			detail:     "The platform has asked this organisation to pause, for longer than the call may take."}
+	case errors.As(err, &late):
+		detail := "The organisation's budget is used up, and the call cannot start before its deadline."
+		if late.Reason != pacing.PastDeadline {
+			detail = "The organisation's budget is used up, and as many calls wait for it as may."
+		}
+		return &problemError{slug: slugRateLimited, err: err, outcome: outcomeNotExecuted, retryable: true,
+			retryAfter: max(late.RetryAfter, time.Second), detail: detail}
 	case errors.As(err, &token) && token.Rejected:
 		return &problemError{slug: slugCredentialsRejected, err: err, outcome: outcomeNotExecuted, retryable: true,
 			retryAfter: max(token.RetryAfter, time.Second),

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
 )
 
@@ -87,9 +88,15 @@ func (a *App) handlerOf(rec *idempotency.Record, u *url.URL) (*Handler, action, 
 // arm has call sent as a, with header. deadline tells until when the call can wait
 // before it is sent.
 func (h *Handler) arm(call *idempotency.Call, a action, header map[string][]string, scope idempotency.ScopeID, deadline func() time.Time) {
-	call.Prepare = func(ctx context.Context) error { return h.prepare(ctx, a, deadline()) }
+	paced := pacerScope(scope)
+	var admission *genesys.Admission // from Prepare to Send, or to Abandon
+	call.Prepare = func(ctx context.Context) (err error) {
+		admission, err = h.prepare(ctx, a, paced, deadline())
+		return err
+	}
+	call.Abandon = func() { admission.Abandon() }
 	call.Send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
-		return h.send(ctx, claim, a, header)
+		return h.send(ctx, claim, a, header, paced, admission)
 	}
 	call.Ended = func(end *idempotency.Record, fate idempotency.Fate, callers int64) {
 		h.callEnded(&a, end, fate, callers)

@@ -11,21 +11,24 @@ import (
 )
 
 // send sends a under a claim and tells the gate what came of it.
-func (h *Handler) send(ctx context.Context, claim *idempotency.Claim, a action, header http.Header) idempotency.Result {
+func (h *Handler) send(ctx context.Context, claim *idempotency.Claim, a action, header http.Header, scope string, admission *genesys.Admission) idempotency.Result {
 	body, err := h.bodyFor(a, claim.UpstreamKey())
 	if err != nil {
+		admission.Abandon()
 		p := &problemError{slug: slugBodyInvalid, detail: err.Error(), err: err}
 		return idempotency.Result{Fate: idempotency.Freed, Answer: p.answer(claim.ID())}
 	}
 	reply := h.invoker.Invoke(withReplacer(ctx), genesys.Request{
-		Method:   a.method,
-		URL:      a.url,
-		Header:   header,
-		Body:     body,
-		Key:      claim.UpstreamKey(),
-		Honored:  claim.Honored(),
-		Resumed:  claim.Resumed(),
-		Conflict: h.onConflict(claim, a),
+		Method:    a.method,
+		URL:       a.url,
+		Header:    header,
+		Body:      body,
+		Key:       claim.UpstreamKey(),
+		Honored:   claim.Honored(),
+		Resumed:   claim.Resumed(),
+		Scope:     scope,
+		Admission: admission,
+		Conflict:  h.onConflict(claim, a),
 	})
 
 	result := idempotency.Result{Fate: fateOf(reply.Fate), Attempts: journalOf(reply.Journal)}
@@ -62,6 +65,8 @@ func journalOf(attempts []genesys.Attempt) []idempotency.Attempt {
 		kept[i] = idempotency.Attempt{
 			Started:       a.Started.Round(0), // by the wall clock: it is read by people
 			Waited:        a.Waited,
+			Paused:        a.Paused,
+			Paced:         a.Paced,
 			Took:          a.Took,
 			Written:       a.Written,
 			Status:        a.Status,

@@ -201,8 +201,16 @@ func (t *Transport) proxy(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return ownAnswer(req, err)
 		}
+		slot, err := t.start(req)
+		if err != nil {
+			return ownAnswer(req, err)
+		}
 		resp, err := t.send(req, tok)
 		if err != nil {
+			var dial reverseproxy.DialError
+			if errors.As(err, &dial) {
+				slot.Unused() // nothing was sent
+			}
 			return nil, err
 		}
 		rejected, err := t.learn(resp, tok)
@@ -239,6 +247,7 @@ func (t *Transport) learn(resp *http.Response, tok genesys.Token) (rejected bool
 	case http.StatusTooManyRequests:
 		if d, ok := genesys.ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now()); ok {
 			t.org.pause.Until(time.Now().Add(d))
+			t.org.pacer.Hold(d)
 		}
 	case http.StatusUnauthorized:
 		body, ok, err := peekErrorBody(resp)

@@ -2,26 +2,38 @@ package genesys
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"genesys-sidecar/caddymodule/pacing"
 )
 
 // Admission is the right to send a data action once: there was no pause, there is
-// a token, and a start within the organisation's budget was taken. It belongs to
-// one goroutine. The nil Admission is none.
+// a token, and a start within the organisation's budget was taken. The nil
+// Admission is none.
 type Admission struct {
+	used   atomic.Bool // by an attempt
 	token  Token
 	slot   *pacing.Slot
 	paused time.Duration // how long it took until there was no pause
 	all    time.Duration // how long all of it took
 }
 
-// Abandon gives back what the admission holds: nothing is sent.
+// Abandon gives back what the admission holds, unless it has been used. It may be
+// called concurrently with the Invoke that uses it.
 func (a *Admission) Abandon() {
-	if a != nil {
+	if a != nil && a.used.CompareAndSwap(false, true) {
 		a.slot.Unused()
 	}
+}
+
+// use returns what the admission holds for an attempt, or nil where that is
+// nothing any more.
+func (a *Admission) use() *Admission {
+	if a == nil || !a.used.CompareAndSwap(false, true) {
+		return nil
+	}
+	return &Admission{token: a.token, slot: a.slot, paused: a.paused, all: a.all}
 }
 
 // took returns how long the admission was waited for.
@@ -74,9 +86,9 @@ func (i *Invoker) IsReady() bool {
 // again, unless there is a pause by now.
 func (i *Invoker) admit(ctx context.Context, deadline time.Time, scope string, had *Admission) (*Admission, error) {
 	began := time.Now()
-	a := new(Admission)
-	if had != nil {
-		*a = *had
+	a := had
+	if a == nil {
+		a = new(Admission)
 	}
 	_, paused := i.Pause.Remaining(began)
 	if err := i.Pause.Wait(ctx, deadline); err != nil {

@@ -148,13 +148,14 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 	last := NotRun      // the fate of the last attempt, by itself
 	unsure := r.Resumed // an earlier attempt may have run
 	renewed := false
-	j := journal{since: time.Now().Add(-r.Admission.took())}
+	admitted := r.Admission.use()
+	j := journal{since: time.Now().Add(-admitted.took())}
 	var admission *Admission
 	defer func() { admission.leave() }() // also where an attempt panics
 	for n := 1; ; n++ {
 		var err error
-		admission, err = i.admit(ctx, deadline, r.Scope, r.Admission)
-		r.Admission = nil
+		admission, err = i.admit(ctx, deadline, r.Scope, admitted)
+		admitted = nil
 		if err != nil {
 			if n == 1 || reply.Status == http.StatusUnauthorized && !unsure {
 				closeRest(reply)

@@ -199,6 +199,9 @@ func (p *Pacer) askOnce(now time.Duration) {
 	}
 	s.last, s.heardAt = grant, now
 	s.reported, s.reportAt = request.InFlight, now+reportEvery
+	if p.limits.Concurrency > 0 && p.inFlight < request.InFlight {
+		s.reportAt = now + pollEvery // some have ended meanwhile
+	}
 	if s.failed {
 		s.failed = false
 		p.log.Info("the shared budget can be had again", slog.Int("sharers", grant.Sharers))
