@@ -236,6 +236,21 @@ func (b *budget) take(now time.Duration) {
 	}
 }
 
+// move counts a start at now that was taken at at, if that still counts.
+func (b *budget) move(now, at time.Duration) bool {
+	if b.starts == 0 {
+		return false
+	}
+	b.advance(now)
+	n := int64(at / b.width)
+	if n <= b.latest-ring || b.counts[n%ring] == 0 {
+		return false
+	}
+	b.counts[n%ring]--
+	b.counts[b.latest%ring]++
+	return true
+}
+
 // giveBack undoes a start that was taken at at.
 func (b *budget) giveBack(now, at time.Duration) {
 	if b.starts == 0 || b.width == 0 {

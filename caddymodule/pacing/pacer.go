@@ -250,7 +250,7 @@ func (p *Pacer) take(s *scope, l lane, since, now time.Duration) *Slot {
 	if p.config.Shared != nil {
 		p.ask() // that there is one more under way, or whether it works again
 	}
-	return &Slot{pacer: p, scope: s, lane: l, at: now, paced: now - since, local: !p.isShared()}
+	return &Slot{pacer: p, scope: s, lane: l, at: now, counted: now, paced: now - since, local: !p.isShared()}
 }
 
 // start ends the waiting of w with a slot, or with none where nothing is limited

@@ -362,6 +362,31 @@ func TestAnUnusedSlotIsGivenBack(t *testing.T) {
 	})
 }
 
+func TestAStartCountsFromWhenItIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(nil)
+		p.Configure(Config{Limits: Limits{Starts: 2, Window: time.Minute, Burst: 2}})
+		first, _ := p.Enter(t.Context(), "a", time.Time{})
+		second, _ := p.Enter(t.Context(), "a", time.Time{})
+		time.Sleep(30 * time.Second)
+		first.Sending()
+		second.Sending()
+		second.Unused()
+		if s := p.Status(); s.Used != 1 {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(59 * time.Second)
+		if s := p.Status(); s.Used != 1 {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(2 * time.Second)
+		first.Sending() // again, which changes nothing, nor is it counted any more
+		if s := p.Status(); s.Used != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 func BenchmarkEnterWithoutALimit(b *testing.B) {
 	p := New(nil)
 	for b.Loop() {

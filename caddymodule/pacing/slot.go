@@ -5,13 +5,14 @@ import "time"
 // Slot is the right to make one attempt. The nil Slot is that of a pacer that
 // does not limit; its methods do nothing. They may be called concurrently.
 type Slot struct {
-	pacer *Pacer
-	scope *scope
-	lane  lane
-	at    time.Duration // when it was given
-	paced time.Duration
-	local bool // the start is from a budget of this process alone
-	over  bool // guarded by the pacer's mu
+	pacer   *Pacer
+	scope   *scope
+	lane    lane
+	at      time.Duration // when it was given
+	counted time.Duration // in the window of when it is; guarded by the pacer's mu
+	paced   time.Duration
+	local   bool // the start is from a budget of this process alone
+	over    bool // guarded by the pacer's mu
 }
 
 // Paced returns how long the slot was waited for.
@@ -20,6 +21,20 @@ func (s *Slot) Paced() time.Duration {
 		return 0
 	}
 	return s.paced
+}
+
+// Sending says that the request leaves now, which may be some time after the slot
+// was given: it counts in the windows from now on, as it does for the upstream.
+func (s *Slot) Sending() {
+	if s == nil {
+		return
+	}
+	p := s.pacer
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now := p.now(); !s.over && s.local && p.budget.move(now, s.counted) {
+		s.counted = now
+	}
 }
 
 // Leave says that the attempt is over: its place is free for another. Only the
@@ -47,7 +62,7 @@ func (p *Pacer) finish(s *Slot, unused bool, now time.Duration) {
 	}
 	s.over = true
 	if unused && s.local {
-		p.budget.giveBack(now, s.at)
+		p.budget.giveBack(now, s.counted)
 		s.scope.usage = max(0, s.scope.usage-p.worth(s.at))
 	}
 	if s.lane == withPlace {

@@ -1,0 +1,73 @@
+package caddymodule
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/pacing"
+)
+
+func TestALateStartIsToldAsRateLimited(t *testing.T) {
+	late := &pacing.LateError{RetryAfter: 41*time.Second + 1, Reason: pacing.PastDeadline}
+	answer := problemOf(fmt.Errorf("entering: %w", late)).answer(idempotency.ID{})
+	if h := answer.Header.HTTP(); answer.Status != 429 || h.Get("Retry-After") != "42" {
+		t.Errorf("%d with Retry-After %s", answer.Status, h.Get("Retry-After"))
+	}
+	if p := problemOf(fmt.Errorf("%w: %w", idempotency.ErrUnresolved, late)); p.slug != slugRateLimited || p.outcome != outcomeUnknown {
+		t.Errorf("of a call that may have run before: %s, %s", p.slug, p.outcome)
+	}
+	if p := problemOf(&pacing.LateError{Reason: pacing.QueueFull}); p.retryAfter != time.Second || !p.retryable || p.outcome != outcomeNotExecuted {
+		t.Errorf("a full queue: %+v", p)
+	}
+}
+
+func TestTheConfigurationThatStartedLastHasTheBudget(t *testing.T) {
+	o := &org{pacer: pacing.New(nil)}
+	starts := func() int { return o.pacer.Status().Limits.Starts }
+	of := func(n int) *access {
+		return &access{budget: (&Organization{Pace: &Pace{Starts: n, Window: 1e9}}).budget()}
+	}
+	first, second, failed := of(1), of(2), of(3)
+	none := o.use(first)
+	if former := o.use(second); former != first || starts() != 2 {
+		t.Errorf("the second has started, and the budget is %d", starts())
+	}
+	o.restore(first, none) // the reload is over
+	if starts() != 2 {
+		t.Errorf("the first has stopped, and the budget is %d", starts())
+	}
+	former := o.use(failed)
+	o.restore(failed, former)
+	if starts() != 2 {
+		t.Errorf("one that failed has left a budget of %d", starts())
+	}
+	o.use(&access{})
+	if o.pacer.Active() {
+		t.Error("there is a limit, though the last configuration has none")
+	}
+}
+
+func TestABudgetThatMakesNoSenseIsRefused(t *testing.T) {
+	for name, o := range map[string]Organization{
+		"no starts":       {Pace: &Pace{Window: 1e9}},
+		"no window":       {Pace: &Pace{Starts: 1}},
+		"negative":        {Pace: &Pace{Starts: -1, Window: 1e9}},
+		"a long window":   {Pace: &Pace{Starts: 1, Window: 1 << 62}},
+		"burst":           {Pace: &Pace{Starts: 1, Window: 1e9, Burst: 2}},
+		"share":           {Pace: &Pace{Starts: 1, Window: 1e9, Share: -1}},
+		"concurrency":     {Concurrency: -1},
+		"queue":           {Concurrency: 1, Queue: -1},
+		"a useless queue": {Queue: 1},
+	} {
+		if err := o.checkBudget(); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	for _, o := range []Organization{{}, {Concurrency: 1, Queue: 1}, {Pace: &Pace{Starts: 1, Window: 1e6, Burst: 1, Share: 1}, Queue: 5}} {
+		if err := o.checkBudget(); err != nil {
+			t.Error(err)
+		}
+	}
+}

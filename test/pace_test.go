@@ -1,0 +1,184 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"genesys-sidecar/caddymodule/sandbox"
+)
+
+// limit has the sandbox refuse what is beyond n requests per window.
+func (p *platform) limit(t *testing.T, n int, window string) {
+	t.Helper()
+	p.control(t, "PUT", "/sandbox/limits", fmt.Sprintf(`{"requests":%d,"window":%q}`, n, window))
+}
+
+func wantRateLimited(t *testing.T, a answer, least int) {
+	t.Helper()
+	after, _ := strconv.Atoi(a.header.Get("Retry-After"))
+	if a.status != 429 || after < least || !strings.Contains(a.body, `"code":"rate.limited"`) ||
+		!strings.Contains(a.body, `"outcome":"not_executed"`) || !strings.Contains(a.body, `"retryable":true`) {
+		t.Errorf("got %+v, want that it is rate-limited for %d seconds or more", a, least)
+	}
+}
+
+func TestABurstOf2000CallsIsPacedAndNobodySeesA429(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	p.limit(t, 300, "3s")
+	s := newSidecar(t, p, options{global: "pace 300 3s\nconcurrency 50"})
+	const calls = 2000
+	began := time.Now()
+	var wg sync.WaitGroup
+	for i := range calls {
+		wg.Go(func() {
+			if a, err := s.try(t.Context(), keyed(i)); err != nil || a.status != 200 {
+				t.Errorf("call %d: %+v, %v", i, a, err)
+			}
+		})
+	}
+	wg.Wait()
+	p.wantEffects(t, calls)
+	sum := p.Summary()
+	t.Logf("%d calls in %v, %d beyond the limit", calls, time.Since(began).Round(time.Millisecond), sum.OverLimit)
+	if sum.OverLimit > calls/100 {
+		t.Errorf("%d requests were beyond the sandbox's limit", sum.OverLimit)
+	}
+	for _, key := range []int{0, calls / 2, calls - 1} {
+		if a := s.send(t, keyed(key)); !a.replayed() {
+			t.Errorf("the repeat of %d: %+v", key, a)
+		}
+	}
+}
+
+// p99 returns what all but a hundredth of the durations are within.
+func p99(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)*99/100]
+}
+
+// quietCalls makes a call ten times a second, n times in all, and returns how
+// long each took.
+func quietCalls(t *testing.T, s *sidecar, n int, name string) []time.Duration {
+	var mu sync.Mutex
+	var took []time.Duration
+	var wg sync.WaitGroup
+	ticks := time.NewTicker(100 * time.Millisecond)
+	defer ticks.Stop()
+	for i := range n {
+		<-ticks.C
+		wg.Go(func() {
+			before := time.Now()
+			a := s.send(t, request{path: execute, body: `{}`, header: []string{"X-Caller", "quiet", "Idempotency-Key", fmt.Sprint(name, i)}})
+			if a.status != 200 {
+				t.Errorf("got %+v", a)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			took = append(took, time.Since(before))
+		})
+	}
+	wg.Wait()
+	return took
+}
+
+func TestANoisyCallerCostsAQuietOneLittle(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{Latency: 150 * time.Millisecond})
+	p.limit(t, 60, "1s")
+	s := newSidecar(t, p, options{global: "pace 60 1s", block: "scope {header.X-Caller}"})
+	alone := p99(quietCalls(t, s, 40, "alone"))
+
+	// Ten times as much, and twice as much as there is.
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		ticks := time.NewTicker(10 * time.Millisecond)
+		defer ticks.Stop()
+		for i := 0; ctx.Err() == nil; i++ {
+			<-ticks.C
+			wg.Go(func() {
+				_, _ = s.try(ctx, request{path: execute, body: `{}`, header: []string{"X-Caller", "noisy", "Idempotency-Key", fmt.Sprint("noisy", i)}})
+			})
+		}
+	})
+	beside := p99(quietCalls(t, s, 60, "beside"))
+	stop()
+	wg.Wait()
+	t.Logf("p99 alone %v, beside a noisy one %v", alone, beside)
+	if beside > 2*alone {
+		t.Errorf("the quiet one's p99 is %v alone and %v beside a noisy one", alone, beside)
+	}
+}
+
+func TestACallThatCannotStartInTimeIsRefusedAtOnceAndItsKeyIsFree(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{global: "pace 1 1h"})
+	if a := s.send(t, keyed(1)); a.status != 200 {
+		t.Fatalf("got %+v", a)
+	}
+	wantRateLimited(t, s.send(t, keyed(2)), 3500)
+	if a := s.send(t, keyed(1)); !a.replayed() {
+		t.Errorf("a repeat needs no start, but got %+v", a)
+	}
+
+	// What was used is remembered, and the key is not.
+	s.reload(t)
+	wantRateLimited(t, s.send(t, keyed(2)), 3500)
+	s.configure(t, options{})
+	s.reload(t)
+	other := keyed(2)
+	other.body = `{"another":"request"}`
+	if a := s.send(t, other); a.status != 200 || a.replayed() {
+		t.Errorf("with no limit any more: %+v", a)
+	}
+	p.wantEffects(t, 2)
+}
+
+func TestProxiedRequestsAreCountedToo(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{global: "pace 2 1h\nconcurrency 1", block: "deadline 1m"})
+	get := request{method: http.MethodGet, path: "/api/v2/users/me"}
+	if a := s.send(t, get); a.status != 200 {
+		t.Fatalf("got %+v", a)
+	}
+	if a := s.send(t, keyed(1)); a.status != 200 {
+		t.Fatalf("got %+v", a)
+	}
+	wantRateLimited(t, s.send(t, keyed(2)), 3500)
+	wantRateLimited(t, s.send(t, get), 3500)
+	p.wantEffects(t, 1)
+}
+
+func TestAWaitingCallStartsWhenAReloadRaisesTheLimit(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{global: "pace 1 100s"})
+	s.send(t, keyed(1))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if a := s.send(t, keyed(2)); a.status != 200 {
+			t.Errorf("got %+v", a)
+		}
+	})
+	time.Sleep(200 * time.Millisecond)
+	s.configure(t, options{global: "pace 10 100s"})
+	s.reload(t)
+	wg.Wait()
+	p.wantEffects(t, 2)
+}
+
+func TestAPlatformThatHasCountedMoreStopsTheOthersToo(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{global: "pace 100 1s", block: "deadline 30s"})
+	limited := keyed(1)
+	limited.header = append(limited.header, "Sandbox-Fault", "429=3600; times=1")
+	if a := s.send(t, limited); a.status != 429 {
+		t.Fatalf("got %+v", a)
+	}
+	wantRateLimited(t, s.send(t, request{method: http.MethodGet, path: "/api/v2/users/me"}), 3500)
+}
