@@ -60,7 +60,9 @@ func TestEveryAttemptTakesAStartAndItsPlaceOnlyWhileItRuns(t *testing.T) {
 		up := scripted(saysCode(503, "service.unavailable", "Retry-After", "5"), says(200, `{}`))
 		b := pacedBenchFor(t, up, perSecond)
 		replies := make(chan Reply)
-		go func() { replies <- b.Invoke(within(t, time.Minute), call()) }()
+		r := call()
+		r.Admission, _ = b.Ready(t.Context(), time.Now().Add(time.Minute), "")
+		go func() { replies <- b.Invoke(within(t, time.Minute), r) }()
 		time.Sleep(2 * time.Second)
 		wantStatus(t, b.Pacer, 1, 0) // it waits for the upstream
 		wantOutcome(t, <-replies, outcome{Final, Answered, 200})

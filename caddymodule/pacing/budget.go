@@ -230,7 +230,8 @@ func (b *budget) take(now time.Duration) {
 	b.used++
 	limit := b.limit(now)
 	s := schedule{interval: b.interval(limit), burst: min(b.burst, limit)}
-	b.tat = max(b.taken(now, s), now) + s.interval
+	// (A shared budget may have let more through than is due here.)
+	b.tat = min(max(b.taken(now, s), now), now+time.Duration(s.burst-1)*s.interval) + s.interval
 	if b.full <= now {
 		b.full = 0
 	}

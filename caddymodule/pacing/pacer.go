@@ -218,7 +218,7 @@ func (p *Pacer) withdraw(w *waiter, err error) {
 		w.err = err
 		close(w.done)
 	}
-	p.dispatch(now) // it may have been in the way
+	p.dispatch(now) // there may be nothing to ask a shared budget for any more
 }
 
 // ended returns what the end of w's context, err, means for it.

@@ -122,6 +122,24 @@ func TestEquallyBackloggedScopesGoRoundRobin(t *testing.T) {
 	})
 }
 
+func TestWhoHasHadMoreIsNotNextForHavingWaitedLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := counting(t, Config{Limits: Limits{Starts: 60, Window: time.Minute, Burst: 1}})
+		c.burst(t, 1, "first", 0) // takes the burst
+		c.burst(t, 1, "a", 0)
+		c.burst(t, 20, "b", 0)
+		time.Sleep(5500 * time.Millisecond)
+		c.burst(t, 4, "c", 0)
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		for i, scope := range c.order[6:] {
+			if scope != "c" {
+				t.Fatalf("start %d is not c's: %v", i+6, c.order)
+			}
+		}
+	})
+}
+
 func TestOneThatHasHadLittleFindsAReserve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := counting(t, Config{Limits: minute})
@@ -268,6 +286,43 @@ func TestWhoHasLeftTakesNoSlot(t *testing.T) {
 	})
 }
 
+// fickle is a context that ends after it was asked so often whether it has. It
+// tells nobody.
+type fickle struct {
+	context.Context
+	asked *int
+	after int
+}
+
+func (f fickle) Done() <-chan struct{} { return nil }
+
+func (f fickle) Err() error {
+	if *f.asked++; *f.asked > f.after {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestASlotForOneThatLeavesAtThatMomentIsGivenBack(t *testing.T) {
+	for after := range 3 { // it leaves before it comes, while it waits, with the slot in its hand
+		synctest.Test(t, func(t *testing.T) {
+			c := counting(t, Config{Limits: Limits{Concurrency: 1, Starts: 10, Window: time.Minute}})
+			c.burst(t, 1, "a", time.Second)
+			slot, err := c.p.Enter(fickle{t.Context(), new(int), after}, "a", time.Time{})
+			if slot != nil || !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, %v", slot, err)
+			}
+			if s := c.p.Status(); s.Used != 1 || s.InFlight > 1 || s.Waiting != 0 {
+				t.Errorf("%+v", s)
+			}
+			time.Sleep(time.Minute)
+			if s := c.p.Status(); s.InFlight != 0 {
+				t.Errorf("%d places are taken", s.InFlight)
+			}
+		})
+	}
+}
+
 func TestTheLongestQueueMakesRoomForOneWithLess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := counting(t, Config{Limits: Limits{Starts: 300, Window: time.Minute, Burst: 1}, Queue: 10})
@@ -307,6 +362,16 @@ func TestAHoldStopsAllAndRefusesThoseItIsTooLongFor(t *testing.T) {
 		synctest.Wait()
 		if got := len(c.all()) - n; got < 9 || got > 12 { // as many as before it
 			t.Errorf("%d started in the window after the hold, of %d before", got, n)
+		}
+	})
+}
+
+func TestAHoldStopsThoseWhoWaitForPlacesAloneToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := counting(t, Config{Limits: Limits{Concurrency: 5}})
+		c.p.Hold(time.Minute)
+		if err := c.call(t.Context(), "a", time.Time{}, 0); err != nil || time.Since(c.start) != time.Minute {
+			t.Errorf("%v after %v", err, time.Since(c.start))
 		}
 	})
 }

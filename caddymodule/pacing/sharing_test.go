@@ -154,8 +154,8 @@ func TestWithoutTheSharedBudgetEachHasItsShareUntilItIsBack(t *testing.T) {
 				f.fail(nil)
 				time.Sleep(90 * time.Second)
 				synctest.Wait()
-				if s := m.p.Status(); !s.Shared || s.Fallback || s.Used < 290 {
-					t.Errorf("%+v", s)
+				if s := m.p.Status(); !s.Shared || s.Fallback || s.Used < 290 || m.p.limits != l {
+					t.Errorf("%+v, by %+v", s, m.p.limits)
 				}
 				// It does not know what was started without it.
 				m.wantWithin(t, Limits{Starts: l.Starts + c.want, Window: l.Window, Concurrency: l.Concurrency})
@@ -226,5 +226,39 @@ func TestAnotherSharedBudgetIsTakenOverWhileSomeWait(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		c.wantStarts(t, 110)
+	})
+}
+
+func TestPlacesAreLeftToOthersInASharedBudgetToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.flying["elsewhere"] = 5
+		c := fleet(t, f, 1, Config{Limits: Limits{Concurrency: 20}})[0]
+		c.burst(t, 1, "quiet", time.Hour)
+		c.burst(t, 11, "noisy", time.Hour)
+		c.burst(t, 10, "noisy", time.Hour)
+		time.Sleep(time.Second)
+		c.wantStarts(t, 13) // 2 are left to others
+		c.burst(t, 5, "quiet", time.Hour)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		c.wantStarts(t, 15)
+	})
+}
+
+func TestWhoNeedsNoPlaceDoesNotWaitForOneOfTheFleets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.flying["elsewhere"] = 5
+		c := fleet(t, f, 1, Config{Limits: Limits{Starts: 300, Window: time.Minute, Concurrency: 5}})[0]
+		slot, err := c.p.Start(t.Context(), "a", time.Now().Add(time.Second))
+		if slot == nil || err != nil {
+			t.Fatal(err)
+		}
+		slot.Unused() // which nobody can be told
+		if f.budget.used != 1 || c.p.budget.used != 1 {
+			t.Errorf("%d are used of the shared budget, %d of the own", f.budget.used, c.p.budget.used)
+		}
+		wantLate(t, c.call(t.Context(), "a", time.Now().Add(time.Second), 0), PastDeadline)
 	})
 }
