@@ -172,6 +172,22 @@ func TestAWaitingCallStartsWhenAReloadRaisesTheLimit(t *testing.T) {
 	p.wantEffects(t, 2)
 }
 
+func TestACallerThatLeavesWhileItWaitsIsNotSentFor(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{global: "pace 1 2s"})
+	s.send(t, keyed(1))
+	began := time.Now()
+	s.leave(t, keyed(2), func() bool { return time.Since(began) > 300*time.Millisecond })
+	if a := s.send(t, keyed(3)); a.status != 200 {
+		t.Errorf("the next one: %+v", a)
+	}
+	p.wantEffects(t, 2) // the third took the start that the second had waited for
+	if a := s.send(t, keyed(2)); a.status != 200 || a.replayed() {
+		t.Errorf("the one that had left, once it is back: %+v", a)
+	}
+	p.wantEffects(t, 3)
+}
+
 func TestAPlatformThatHasCountedMoreStopsTheOthersToo(t *testing.T) {
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{global: "pace 100 1s", block: "deadline 30s"})

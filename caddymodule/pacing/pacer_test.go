@@ -125,16 +125,16 @@ func TestEquallyBackloggedScopesGoRoundRobin(t *testing.T) {
 func TestWhoHasHadMoreIsNotNextForHavingWaitedLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := counting(t, Config{Limits: Limits{Starts: 60, Window: time.Minute, Burst: 1}})
-		c.burst(t, 1, "first", 0) // takes the burst
-		c.burst(t, 1, "a", 0)
-		c.burst(t, 20, "b", 0)
-		time.Sleep(5500 * time.Millisecond)
+		c.burst(t, 10, "b", 0)
+		time.Sleep(9500 * time.Millisecond)
+		c.burst(t, 1, "c", 0)
+		c.burst(t, 5, "b", 0)
 		c.burst(t, 4, "c", 0)
-		time.Sleep(4 * time.Second)
+		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		for i, scope := range c.order[6:] {
-			if scope != "c" {
-				t.Fatalf("start %d is not c's: %v", i+6, c.order)
+		for i, scope := range c.order[10:] {
+			if (scope == "c") != (i < 5) {
+				t.Fatalf("the order is %v", c.order)
 			}
 		}
 	})
