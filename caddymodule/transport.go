@@ -205,6 +205,7 @@ func (t *Transport) proxy(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return ownAnswer(req, err)
 		}
+		slot.Sending()
 		resp, err := t.send(req, tok)
 		if err != nil {
 			var dial reverseproxy.DialError

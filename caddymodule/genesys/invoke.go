@@ -170,9 +170,8 @@ func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 		var a attempt
 		var v verdict
 		j.begin(time.Now(), admission)
-		admission.slot.Sending()
 		tok := admission.token
-		a, reply, v = i.try(ctx, p, r, tok, n)
+		a, reply, v = i.try(ctx, p, r, admission, n)
 		j.end(a, v, time.Now())
 		admission.end(a)
 		last = v.fate

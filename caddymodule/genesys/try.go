@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"genesys-sidecar/caddymodule/pacing"
 )
 
 // tokenKey is the context key of the token of an attempt.
@@ -45,10 +47,10 @@ func closeRest(reply Reply) {
 }
 
 // try sends r once, and judges what that came to.
-func (i *Invoker) try(ctx context.Context, p Policy, r Request, tok Token, n int) (attempt, Reply, verdict) {
+func (i *Invoker) try(ctx context.Context, p Policy, r Request, by *Admission, n int) (attempt, Reply, verdict) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
-	a, reply := i.exchange(ctx, cancel, p, r, tok)
+	a, reply := i.exchange(ctx, cancel, p, r, by)
 	if reply.Rest == nil {
 		cancel()
 	}
@@ -82,9 +84,10 @@ func (i *Invoker) try(ctx context.Context, p Policy, r Request, tok Token, n int
 
 // exchange sends r once and reads the answer, as far as it is kept. cancel
 // ends ctx; the reply's Rest takes it over if there is one.
-func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Policy, r Request, tok Token) (attempt, Reply) {
+func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Policy, r Request, by *Admission) (attempt, Reply) {
 	var a attempt
-	var w watch
+	tok := by.token
+	w := watch{slot: by.slot}
 	ctx = context.WithValue(ctx, tokenKey{}, tok)
 	ctx = httptrace.WithClientTrace(ctx, w.start())
 
@@ -118,6 +121,7 @@ func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Pol
 
 // watch tells whether a byte of a request may have left.
 type watch struct {
+	slot    *pacing.Slot
 	written atomic.Bool // the trace may be called from another goroutine
 	trace   httptrace.ClientTrace
 }
@@ -128,8 +132,12 @@ func (w *watch) start() *httptrace.ClientTrace {
 }
 
 // gotConn is called when there is a connection: from here on bytes may leave at
-// any time.
-func (w *watch) gotConn(httptrace.GotConnInfo) { w.written.Store(true) }
+// any time. That is when the request counts in the organisation's budget, however
+// long it took to get here.
+func (w *watch) gotConn(httptrace.GotConnInfo) {
+	w.written.Store(true)
+	w.slot.Sending()
+}
 
 // trustedLength is how much room is made for an answer before it has come, in
 // bytes. It saves growing, and what growing leaves unused.

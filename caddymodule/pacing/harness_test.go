@@ -132,6 +132,7 @@ type fake struct {
 	slow   time.Duration
 	takes  int
 	holds  int
+	late   int // how many starts came later than they were granted
 }
 
 // member is one process's way to a fake.
@@ -172,6 +173,10 @@ func (m *member) Take(ctx context.Context, name string, l Limits, ask Ask) (Gran
 	now := time.Since(m.epoch)
 	m.budget.configure(now, l)
 	m.flying[m.name] = ask.InFlight
+	for _, age := range ask.Late {
+		m.late++
+		m.budget.move(now, now-age)
+	}
 	others := 0
 	for _, n := range m.flying {
 		others += n

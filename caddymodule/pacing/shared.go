@@ -44,6 +44,10 @@ type Ask struct {
 
 	// InFlight is how many of the process's calls are under way.
 	InFlight int
+
+	// Late are starts that were granted so long ago and have come only now: they
+	// count from now on, as they do for the upstream.
+	Late []time.Duration
 }
 
 // Grant is what a process gets of a shared budget.

@@ -27,10 +27,12 @@ type sharing struct {
 	reportAt  time.Duration // then at the latest is told how many are under way
 	reported  int           // how many were
 	exhausted bool          // askAt is when the budget has the next start
+
+	late []time.Duration // when starts were granted that have come later; the budget is yet to be told
 }
 
 func (s *sharing) forget() {
-	s.failed, s.exhausted, s.last, s.askAt, s.reported = false, false, Grant{}, 0, 0
+	s.failed, s.exhausted, s.last, s.askAt, s.reported, s.late = false, false, Grant{}, 0, 0, nil
 }
 
 // share returns the limits of a process that is left to itself.
@@ -108,7 +110,7 @@ func (p *Pacer) needsShared() bool {
 	if p.config.Shared == nil || !p.active.Load() {
 		return false
 	}
-	return p.waiting > 0 || p.inFlight > 0 ||
+	return p.waiting > 0 || p.inFlight > 0 || len(p.sharing.late) > 0 ||
 		p.sharing.reported > 0 && p.limits.Concurrency > 0 && !p.sharing.failed
 }
 
@@ -144,6 +146,9 @@ func (p *Pacer) askDue() time.Duration {
 	if s.failed {
 		return s.askAt
 	}
+	if len(s.late) > 0 {
+		return 0 // before more are granted
+	}
 	due := never
 	if p.waiting > 0 && p.turn(nil) != nil {
 		due = max(s.askAt, p.budget.hold)
@@ -160,6 +165,10 @@ func (p *Pacer) askOnce(now time.Duration) {
 	c := p.config
 	limits := c.Limits
 	request := Ask{InFlight: p.inFlight}
+	for _, at := range s.late {
+		request.Late = append(request.Late, now-at)
+	}
+	s.late = nil
 	var eligible, sameLane func(*scope, lane) bool
 	if w := p.turn(nil); w != nil && !s.failed && max(s.askAt, p.budget.hold) <= now {
 		request.Leave = p.leave(w.scope, now)

@@ -262,3 +262,32 @@ func TestWhoNeedsNoPlaceDoesNotWaitForOneOfTheFleets(t *testing.T) {
 		wantLate(t, c.call(t.Context(), "a", time.Now().Add(time.Second), 0), PastDeadline)
 	})
 }
+
+func TestAStartThatComesLateIsToldToTheSharedBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		c := fleet(t, f, 1, Config{Limits: Limits{Starts: 100, Window: 10 * time.Second, Burst: 10}})[0]
+		var slots []*Slot
+		for range 2 {
+			slot, err := c.p.Enter(t.Context(), "", time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			slots = append(slots, slot)
+		}
+		time.Sleep(10 * time.Millisecond)
+		slots[0].Sending() // soon enough
+		time.Sleep(5 * time.Second)
+		slots[1].Sending()
+		synctest.Wait()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.late != 1 {
+			t.Errorf("it was told of %d", f.late)
+		}
+		f.budget.advance(12 * time.Second)
+		if f.budget.used != 1 {
+			t.Errorf("%d count when the first is a window ago", f.budget.used)
+		}
+	})
+}

@@ -15,6 +15,16 @@ type Slot struct {
 	over    bool // guarded by the pacer's mu
 }
 
+const (
+	// lateness is the part of a window by which a start may come later than it was
+	// granted without a shared budget being told. A budget that is told of each
+	// would be asked twice as often.
+	lateness = 200
+
+	// maxLate is how many of them it is told of at a time.
+	maxLate = 1000
+)
+
 // Paced returns how long the slot was waited for.
 func (s *Slot) Paced() time.Duration {
 	if s == nil {
@@ -32,8 +42,16 @@ func (s *Slot) Sending() {
 	p := s.pacer
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now := p.now(); !s.over && s.local && p.budget.move(now, s.counted) {
-		s.counted = now
+	now := p.now()
+	switch {
+	case s.over:
+	case s.local:
+		if p.budget.move(now, s.counted) {
+			s.counted = now
+		}
+	case p.isShared() && now-s.at > p.limits.Window/lateness && len(p.sharing.late) < maxLate:
+		p.sharing.late = append(p.sharing.late, s.at)
+		p.ask()
 	}
 }
 

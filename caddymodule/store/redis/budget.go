@@ -54,6 +54,10 @@ func takeArgs(process idempotency.Process, limits pacing.Limits, ask pacing.Ask)
 	for _, n := range []int{limits.Concurrency, ask.Want, ask.Leave, ask.LeaveConcurrency, ask.InFlight} {
 		args = append(args, strconv.Itoa(max(n, 0)))
 	}
+	args = append(args, strconv.Itoa(len(ask.Late)))
+	for _, age := range ask.Late {
+		args = append(args, micros(age))
+	}
 	return args, err
 }
 

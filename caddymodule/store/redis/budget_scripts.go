@@ -130,7 +130,8 @@ end
 `
 
 // takeScript further takes: how many at a time, how many are wanted, what has to be
-// left of starts and of places, how many calls are under way. It returns how many
+// left of starts and of places, how many calls are under way, how many starts have
+// come later than they were granted, and of each, how many µs ago that was. It returns how many
 // are granted, and after how many µs there can be one more; how many were started
 // in the window, and of how many; how many are under way; how many processes share
 // the budget; and now.
@@ -140,6 +141,22 @@ end
 // as it can be expected to come.
 var takeScript = newScript(allowOOM + budgetState + `
 local places, want = tonumber(ARGV[6]), tonumber(ARGV[7])
+
+local function bucketOf(at) return (math.floor(at / width) + 1) * width end
+local function add(stop, n)
+  if not count[stop] then ends[#ends + 1] = stop end
+  count[stop] = (count[stop] or 0) + n
+  put('b' .. int(stop), int(count[stop]))
+  used = used + n
+end
+if starts > 0 then
+  for i = 12, 11 + tonumber(ARGV[11]) do
+    local was = bucketOf(now - tonumber(ARGV[i]))
+    if (count[was] or 0) > 0 then add(was, -1) end
+    add(bucketOf(now), 1)
+  end
+end
+
 local leave, leavePlaces, mine = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 
 local far = 1e15 -- no bound
@@ -190,11 +207,7 @@ local granted = math.min(want, math.ceil(possible / (#others + 1)), possible - t
 granted = math.max(granted, 0)
 
 if granted > 0 and starts > 0 then
-  local stop = (math.floor(now / width) + 1) * width
-  if not count[stop] then ends[#ends + 1] = stop end
-  count[stop] = (count[stop] or 0) + granted
-  put('b' .. int(stop), int(count[stop]))
-  used = used + granted
+  add(bucketOf(now), granted)
   put('tat', precise(math.max(now, number('tat')) + granted * interval))
 end
 if starts > 0 and used >= limit then saveNothing(roomAt(1)) end

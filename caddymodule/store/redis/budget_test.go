@@ -228,6 +228,28 @@ func TestWhoHasGoneWithoutAWordHoldsUpNobodyForLong(t *testing.T) {
 	}
 }
 
+func TestAStartThatComesLateCountsFromWhenItCame(t *testing.T) {
+	s := openOne(t, redistest.New(t, redistest.Options{}))
+	l := newLedger(t, s, pacing.Limits{Starts: 5, Window: time.Second, Burst: 5})
+	p := newProcesses(1)[0]
+	if g := l.want(p, 5); g.Starts != 5 {
+		t.Fatalf("got %+v", g)
+	}
+	l.pass(600 * time.Millisecond)
+	ago := 600 * time.Millisecond
+	if g := l.take(p, pacing.Ask{Late: []time.Duration{ago, ago, ago}}); g.Used != 5 {
+		t.Errorf("three have come now: %+v", g)
+	}
+	l.pass(500 * time.Millisecond)
+	if g := l.want(p, 5); g.Used-g.Starts != 3 || g.Starts == 0 {
+		t.Errorf("when two are a window ago: %+v", g)
+	}
+	l.pass(5 * time.Second)
+	if g := l.take(p, pacing.Ask{Late: []time.Duration{6 * time.Second}}); g.Used != 1 {
+		t.Errorf("one has come when it counted no more: %+v", g)
+	}
+}
+
 func TestWhatIsToBeLeftIsLeft(t *testing.T) {
 	s := openOne(t, redistest.New(t, redistest.Options{}))
 	l := newLedger(t, s, pacing.Limits{Starts: 100, Window: time.Second, Burst: 10, Concurrency: 20})
