@@ -28,7 +28,7 @@ var failpoints = []overlay.Edit{
 	{File: "caddymodule/idempotency/gate.go", Old: "claim, out, err := g.claim(ctx, f, call)", New: "failpoint.At(\"unclaimed\")\n\tclaim, out, err := g.claim(ctx, f, call)"},
 	{File: "caddymodule/idempotency/gate.go", Old: "\tf.ours.Store(true)\n", New: "\tf.ours.Store(true)\n\tfailpoint.At(\"claimed\")\n"},
 	{File: "caddymodule/idempotency/gate.go", Old: "\tresult := g.send(ctx, call, claim)\n", New: "\tresult := g.send(ctx, call, claim)\n\tfailpoint.At(\"answered\")\n"},
-	{File: "caddymodule/idempotency/gate.go", Old: "ours, err := g.record(rec, result.Fate)\n", New: "ours, err := g.record(rec, result.Fate)\n\tfailpoint.At(\"recorded\")\n"},
+	{File: "caddymodule/idempotency/gate.go", Old: "ours, err := g.record(rec, release)\n", New: "ours, err := g.record(rec, release)\n\tfailpoint.At(\"recorded\")\n"},
 	{File: "caddymodule/answer.go", Old: "package caddymodule\n\nimport (", New: "package caddymodule\n\nimport (\n\t\"genesys-sidecar/test/failpoint\""},
 	{File: "caddymodule/answer.go", Old: "\tstayed := !out.Tracked() || present(r.Context())\n", New: "\tstayed := !out.Tracked() || present(r.Context())\n\tfailpoint.At(\"untold\")\n"},
 	{File: "caddymodule/answer.go", Old: "\tout.Settle(err == nil && stayed)\n", New: "\tfailpoint.At(\"told\")\n\tout.Settle(err == nil && stayed)\n"},

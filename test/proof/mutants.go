@@ -34,8 +34,8 @@ var mutants = []mutant{
 		name: "answers before the answer is durable",
 		edits: []overlay.Edit{{
 			File: "caddymodule/idempotency/gate.go",
-			Old:  "ours, err := g.record(rec, result.Fate)",
-			New:  "ours, err := true, error(nil)\n\tgo func() { _, _ = g.record(rec, result.Fate) }()",
+			Old:  "ours, err := g.record(rec, release)",
+			New:  "ours, err := true, error(nil)\n\tgo func() { _, _ = g.record(rec, release) }()",
 		}},
 	},
 	{
@@ -82,7 +82,7 @@ var mutants = []mutant{
 		name: "frees the key when its outcome cannot be recorded",
 		edits: []overlay.Edit{{
 			File: "caddymodule/idempotency/gate.go",
-			Old:  "switch recorded := g.keepRecording(rec, result.Fate); {",
+			Old:  "switch recorded := g.keepRecording(rec, release); {",
 			New:  "g.forget(claim.record, nil)\n\t\tswitch recorded := true; {",
 		}},
 		settings: history.Settings{Store: history.Redis, Events: []history.Deed{history.KillRedis, history.PauseRedis}, Every: time.Second},

@@ -27,8 +27,8 @@ var mutants = []mutant{
 		name: "leaves a goroutine behind with each call", store: "disk", grows: goroutines.name,
 		edits: []overlay.Edit{{
 			File: "caddymodule/idempotency/gate.go",
-			Old:  "\tf.bind()\n\tf.ours.Store(true)\n",
-			New:  "\tf.bind()\n\tf.ours.Store(true)\n\tgo func() { select {} }()\n",
+			Old:  "\tf.bind(claim.record)\n\tf.ours.Store(true)\n",
+			New:  "\tf.bind(claim.record)\n\tf.ours.Store(true)\n\tgo func() { select {} }()\n",
 		}},
 	},
 	{
