@@ -47,7 +47,8 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 	out, err := g.doKeyed(ctx, call, orphan != nil)
 	if err != nil {
 		ward.detach(call.ID, self)
-		if orphan != nil || errors.Is(err, context.Canceled) || ctx.Err() != nil { // else nothing was claimed for this caller
+		if orphan != nil || errors.Is(err, context.Canceled) || ctx.Err() != nil ||
+			call.Later != nil && errors.Is(err, ErrStore) { // else nothing is on record for this caller
 			g.unattend(call)
 		}
 		return nil, err

@@ -202,6 +202,9 @@ func takeOver(rec, next *Record) {
 		next.UpstreamKey = rec.UpstreamKey
 	}
 	next.Adoption = rec.Adoption
+	if rec.State == Queued {
+		next.Attendant = rec.Attendant // whose turn it is does not change who waits
+	}
 	if rec.Honored && rec.wasSent() {
 		next.Honored = true
 		next.Started = rec.Started

@@ -23,6 +23,11 @@ const (
 	opUnsettled op = "Unsettled"
 	opSettle    op = "Settle"
 	opTell      op = "Tell"
+	opEnqueue   op = "Enqueue"
+	opParts     op = "Parts"
+	opTickets   op = "Tickets"
+	opDequeue   op = "Dequeue"
+	opDepth     op = "Depth"
 )
 
 // faultyStore is a memory store whose methods fail, block, or do their work
@@ -150,6 +155,34 @@ func (s *faultyStore) Settle(ctx context.Context, id idempotency.ID, owner idemp
 func (s *faultyStore) Tell(ctx context.Context, id idempotency.ID, owner idempotency.Owner, told time.Time) error {
 	return s.do(opTell, func() error { return s.Store.Tell(ctx, id, owner, told) })
 }
+
+func (s *faultyStore) backlog() idempotency.Backlog { return s.Store.(idempotency.Backlog) }
+
+func (s *faultyStore) Enqueue(ctx context.Context, next *idempotency.Record, over idempotency.Owner, bounds idempotency.Bounds) (rec *idempotency.Record, err error) {
+	err = s.do(opEnqueue, func() (err error) { rec, err = s.backlog().Enqueue(ctx, next, over, bounds); return err })
+	return rec, err
+}
+
+func (s *faultyStore) Parts(ctx context.Context) (parts []idempotency.Part, lease time.Duration, err error) {
+	err = s.do(opParts, func() (err error) { parts, lease, err = s.backlog().Parts(ctx); return err })
+	return parts, lease, err
+}
+
+func (s *faultyStore) Tickets(ctx context.Context, part idempotency.Part, after idempotency.Place, limit int) (tickets []idempotency.Ticket, err error) {
+	err = s.do(opTickets, func() (err error) { tickets, err = s.backlog().Tickets(ctx, part, after, limit); return err })
+	return tickets, err
+}
+
+func (s *faultyStore) Dequeue(ctx context.Context, place idempotency.Place) error {
+	return s.do(opDequeue, func() error { return s.backlog().Dequeue(ctx, place) })
+}
+
+func (s *faultyStore) Depth(ctx context.Context) (depth idempotency.Depth, err error) {
+	err = s.do(opDepth, func() (err error) { depth, err = s.backlog().Depth(ctx); return err })
+	return depth, err
+}
+
+func (s *faultyStore) OnEnqueue(enqueued func(idempotency.Part)) { s.backlog().OnEnqueue(enqueued) }
 
 // Close keeps the records, so that a test can look at what is left.
 func (s *faultyStore) Close() error {

@@ -25,13 +25,16 @@ type flight struct {
 	renewal  *time.Timer   // guarded by held; see renew.go
 	renewing chan struct{} // guarded by held; closed when the renewal under way is over; nil: none
 
-	key string // of the call's record; to be read once bound is closed
+	key      string // of the call's record; to be read once bound is closed
+	deferred bool   // the call was handed over; to be read once bound is closed
 
-	mu     sync.Mutex
-	desert context.CancelCauseFunc // guarded by mu; ends Prepare, while that is under way
-	out    *Outcome                // guarded by mu until done
-	err    error                   // guarded by mu until done
-	rest   io.ReadCloser           // guarded by mu; the first taker has it
+	mu       sync.Mutex
+	desert   context.CancelCauseFunc // guarded by mu; ends Prepare, while that is under way
+	freed    bool                    // guarded by mu; it is clear that the call did not run
+	promised bool                    // guarded by mu; somebody was told that the answer can be asked for
+	out      *Outcome                // guarded by mu until done
+	err      error                   // guarded by mu until done
+	rest     io.ReadCloser           // guarded by mu; the first taker has it
 }
 
 func newFlight(id ID, fp Fingerprint) *flight {
@@ -87,11 +90,11 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// bind notes that the call is claimed under the flight's fingerprint, and that key
-// is its record's. Only the goroutine that flies it calls bind and follow.
-func (f *flight) bind(key string) {
+// bind notes that the call is claimed under the flight's fingerprint, by rec. Only
+// the goroutine that flies it calls bind and follow.
+func (f *flight) bind(rec *Record) {
 	if !isClosed(f.bound) {
-		f.key = key
+		f.key, f.deferred = rec.Key, rec.Deferred != nil
 		close(f.bound)
 	}
 }
@@ -126,8 +129,8 @@ func (f *flight) deserted() {
 
 // follow notes that the call is under way in another process, so that all
 // callers here repeat it.
-func (f *flight) follow(key string) {
-	f.bind(key)
+func (f *flight) follow(rec *Record) {
+	f.bind(rec)
 	if !isClosed(f.followed) {
 		close(f.followed)
 	}

@@ -27,7 +27,7 @@ func (g *Gate) follow(ctx context.Context, f *flight, rec *Record, call Call) (*
 		case !life.Alive:
 			// It may have finished the call before it went.
 		case watched != rec.Owner: // a record that was made anew is watched anew
-			f.follow(rec.Key)
+			f.follow(rec)
 			var stop func()
 			if changed, stop, err = g.shared.Watch(ctx, f.id); err != nil {
 				return nil, storeError(err)

@@ -179,16 +179,13 @@ func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, 
 		out, err := g.await(ctx, f, call, first, adopter)
 		g.alight(f)
 		if errors.Is(err, errQueued) || out != nil && out.Fate == Pending && call.Later == nil {
-			if call.place != "" {
-				return nil, err // its turn is not waited for by itself
-			}
 			if err := g.awaitTurn(ctx, &call, adopter); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		if errors.Is(err, errAgain) || !first && ctx.Err() == nil && errors.Is(err, context.Canceled) {
-			continue // it was given up for its first caller, who has left
+		if errors.Is(err, errAgain) || !first && ctx.Err() == nil && (errors.Is(err, context.Canceled) || errors.Is(err, errTurnOver)) {
+			continue // it was given up for its first caller, who has left, or whose turn was over
 		}
 		return out, err
 	}
@@ -286,6 +283,14 @@ func (g *Gate) land(f *flight) {
 	g.use.leave()
 }
 
+// landUnseen is land for a flight that has left everything as it was.
+func (g *Gate) landUnseen(f *flight) {
+	g.mu.Lock()
+	delete(g.flights, f.id)
+	g.mu.Unlock()
+	g.use.leave()
+}
+
 // fly takes call from its first caller to its end, on a context of its own.
 func (g *Gate) fly(f *flight, call Call) {
 	ctx, cancel := context.WithTimeout(context.Background(), call.Deadline)
@@ -293,14 +298,16 @@ func (g *Gate) fly(f *flight, call Call) {
 	call.claiming.end()
 	if claim == nil {
 		cancel()
-		if call.Abandon != nil {
-			call.Abandon()
+		call.abandon()
+		if errors.Is(err, errQueued) {
+			g.landUnseen(f) // else those who wait for the turn would wake each other without end
+		} else {
+			g.land(f) // before the result is told, so that a caller that looks again starts anew
 		}
-		g.land(f) // before the result is told, so that a caller that looks again starts anew
 		f.finish(out, err)
 		return
 	}
-	f.bind(claim.record.Key)
+	f.bind(claim.record)
 	f.ours.Store(true)
 
 	g.hold(f, claim.record)
@@ -317,6 +324,9 @@ func (g *Gate) fly(f *flight, call Call) {
 	if result.Temporary && putBack(rec, claim, result) {
 		g.fallBack(f, rec)
 		return
+	}
+	if result.Fate == Freed && f.isFreed() {
+		rec.State = Released
 	}
 	release := result.Fate == Freed && rec.State != Released
 	ours, err := g.record(rec, release)

@@ -70,6 +70,10 @@ func (g *Gate) enqueue(ctx context.Context, f *flight, call Call, next *Record, 
 	standing, err = g.backlog.Enqueue(ctx, next, over, bounds)
 	switch {
 	case errors.Is(err, ErrBacklogFull), errors.Is(err, ErrFull):
+		// Who repeats a call that is on record needs no room.
+		if rec, err := g.store.Get(ctx, f.id); err == nil && rec != nil && !rec.OwnedBy(over) {
+			return rec, nil, nil
+		}
 		return nil, nil, fmt.Errorf("%w: %w", ErrOverloaded, err)
 	case err != nil:
 		if !errors.Is(err, ErrNotMade) {
@@ -99,24 +103,53 @@ func (f *flight) accept(ctx context.Context, call Call, first bool) (*Outcome, e
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	done := isClosed(f.done)
 	switch {
 	case f.fingerprint != call.Fingerprint && isClosed(f.bound):
 		return nil, ErrKeyReused
 	case f.fingerprint != call.Fingerprint:
 		return nil, errAgain
-	case !done:
+	case !isClosed(f.done) && f.promise():
 		out := &Outcome{ID: f.id, Manner: Shared, Fate: Pending, Key: f.key}
 		if first {
 			out.Manner = Executed
 		}
 		return out, nil
 	}
-	out, err := f.outcome(first)
-	if err != nil && !first && !errors.Is(err, ErrResultUnavailable) {
-		return nil, errAgain // nothing is on record of what was given up for others
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	return out, err
+	refused := f.err != nil && !errors.Is(f.err, ErrResultUnavailable) || f.out != nil && f.out.Fate == Freed
+	if refused && !first {
+		return nil, errAgain // nothing is on record of what was given up for others, or refused to them
+	}
+	return f.outcome(first)
+}
+
+// promise notes that somebody is told that the answer of f's call, which is bound,
+// can be asked for later, and tells whether it can, however the call ends. Of one
+// that another process makes for a caller of its own, that is not certain.
+func (f *flight) promise() bool {
+	if f.deferred {
+		return true
+	}
+	if isClosed(f.followed) && !f.ours.Load() {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.promised = f.promised || !f.freed
+	return f.promised
+}
+
+// isFreed notes that the call of f did not run, and tells whether somebody is yet to
+// ask why.
+func (f *flight) isFreed() (promised bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.freed = true
+	return f.promised
 }
 
 // awaitTurn waits until something may have become of call, which waits for its
@@ -153,6 +186,8 @@ func (g *Gate) awaitTurn(ctx context.Context, call *Call, adopter bool) error {
 	select {
 	case <-changed:
 	case <-timer.C: // what another process does may be missed
+	case <-g.use.draining():
+		return ErrClosed // no turn comes any more
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -239,6 +274,8 @@ func (g *Gate) Await(ctx context.Context, id ID, label Label, wait time.Duration
 		select {
 		case <-changed:
 		case <-timer.C:
+		case <-g.use.draining():
+			end = time.Now() // a last look: no turn comes any more
 		case <-ctx.Done():
 		}
 		timer.Stop()
@@ -279,7 +316,7 @@ func (g *Gate) standing(ctx context.Context, id ID, label Label) (*Outcome, erro
 	switch {
 	case err != nil:
 		return nil, storeError(err)
-	case rec == nil, rec.Label.Organisation != label.Organisation, rec.Label.Scope != label.Scope:
+	case !rec.isOf(label):
 		return nil, ErrNoRecord
 	}
 	recs := []*Record{rec}
@@ -308,11 +345,26 @@ func (g *Gate) standing(ctx context.Context, id ID, label Label) (*Outcome, erro
 	return out, nil
 }
 
+// isOf tells whether r is there, and a record of label's organisation and scope.
+func (r *Record) isOf(label Label) bool {
+	return r != nil && r.Label.Organisation == label.Organisation && r.Label.Scope == label.Scope
+}
+
 // Cancel takes back the call with id, that label is of but for its action, if it
 // waits for its turn: it is not sent, and its key is free. Its errors are
 // ErrNoRecord; ErrUnderWay; ErrKnown where it has ended; and those that wrap
 // ErrStore.
 func (g *Gate) Cancel(ctx context.Context, id ID, label Label) error {
+	if !g.use.enter() {
+		return ErrClosed
+	}
+	defer g.use.leave()
+	// Before the call is touched: other scopes have no hand in it.
+	if rec, err := g.store.Get(ctx, id); err != nil {
+		return storeError(err)
+	} else if !rec.isOf(label) {
+		return ErrNoRecord
+	}
 	return g.seizeSoon(ctx, func() error {
 		f, rec, err := g.seize(ctx, id)
 		if err != nil {
@@ -320,7 +372,7 @@ func (g *Gate) Cancel(ctx context.Context, id ID, label Label) error {
 		}
 		defer g.cede(f)
 		switch {
-		case rec.Label.Organisation != label.Organisation, rec.Label.Scope != label.Scope:
+		case !rec.isOf(label):
 			return ErrNoRecord
 		case rec.State == Started:
 			return ErrUnderWay
@@ -338,6 +390,7 @@ func (g *Gate) withdraw(ctx context.Context, rec *Record) error {
 	end.State = Released
 	end.Owner = g.process.NewOwner()
 	end.Finished = g.clock.Now()
+	end.Expires = end.Finished.Add(rec.retention())
 	end.Deferred = nil
 	standing, err := g.store.Claim(ctx, &end, rec.Owner)
 	switch {
@@ -381,7 +434,16 @@ func (g *Gate) settlePending(ctx context.Context, id ID, out *Outcome) {
 		}
 	}
 	if err := settle(ctx); err != nil {
-		g.insist("noting that a call was handed over", id, settle)
+		if out.owner != (Owner{}) {
+			g.notes.settled.add(out.owner, id) // until the store has taken it, the call is no orphan all the same
+		}
+		g.insist("noting that a call was handed over", id, func(ctx context.Context) error {
+			err := settle(ctx)
+			if err == nil {
+				g.notes.settled.remove(out.owner)
+			}
+			return err
+		})
 	}
 }
 
@@ -389,6 +451,11 @@ func (g *Gate) settlePending(ctx context.Context, id ID, out *Outcome) {
 // place and has not ended.
 func (r *Record) waitsAt(place Place) bool {
 	return r != nil && r.Deferred != nil && r.Deferred.Place == place
+}
+
+// retention returns how long the answer of r's call, which is Queued, is to be kept.
+func (r *Record) retention() time.Duration {
+	return max(0, r.Expires.Sub(r.Deferred.Since)-queuedFor)
 }
 
 // putBack makes rec, which is that of a call that came to result and did not run,

@@ -349,8 +349,8 @@ func (t *turns) turn(ctx context.Context, ticket Ticket, failed int) (over bool,
 	switch {
 	case err != nil:
 		return false, pause
-	case rec == nil && g.clock.Now().Sub(ticket.Since) < ClaimGrace:
-		return false, turnBackoff // it may be on its way
+	case rec.mayYield(ticket) && g.clock.Now().Sub(ticket.Since) < ClaimGrace:
+		return false, turnBackoff // its record may be on its way
 	case !rec.waitsAt(ticket.Place):
 		return t.punch(ctx, ticket), pause
 	}
@@ -360,12 +360,10 @@ func (t *turns) turn(ctx context.Context, ticket Ticket, failed int) (over bool,
 		g.log.Warn("a call waits that cannot be sent by this configuration", slog.String("id", rec.ID.String()), slog.Any("error", err))
 		return false, turnBackoffMax
 	}
-	if call.Abandon != nil {
-		defer call.Abandon()
-	}
 	if rec.State == Queued {
 		// Before its turn, so that its deadline begins with it.
 		if err := call.Prepare(ctx); err != nil {
+			call.abandon()
 			return false, pause
 		}
 	}
@@ -374,19 +372,62 @@ func (t *turns) turn(ctx context.Context, ticket Ticket, failed int) (over bool,
 	call.place = ticket.Place
 	if rec.State == Queued {
 		call.Prepared = func() bool { return true }
-		call.Retention = max(0, rec.Expires.Sub(rec.Deferred.Since)-queuedFor)
+		call.Retention = rec.retention()
 	}
-	out, err := g.Do(ctx, call)
-	if err == nil && out.Rest != nil {
-		_ = out.Rest.Close() // nobody is there to have it
-	}
+	out, err := g.takeTurn(ctx, call)
 	switch {
-	case errors.Is(err, errPutBack):
+	case errors.Is(err, errTurnOver), errors.Is(err, ErrResultUnavailable):
+	case errors.Is(err, ErrInUse):
+		return false, turnBackoff // it is under way already
+	case err != nil:
 		return false, pause
-	case err != nil && !errors.Is(err, errTurnOver) && !errors.Is(err, ErrResultUnavailable):
-		return false, min(pause, turnBackoff)
 	}
 	return t.close(ctx, ticket, out != nil && out.Fate == Unsure)
+}
+
+// takeTurn is Do for call, whose turn has come. What was prepared for it is used, or
+// abandoned.
+func (g *Gate) takeTurn(ctx context.Context, call Call) (*Outcome, error) {
+	for {
+		f, first, err := g.board(call)
+		if err != nil {
+			call.abandon()
+			return nil, err
+		}
+		if first {
+			g.crew.launch(f, call)
+		}
+		out, err := g.await(ctx, f, call, first, false)
+		g.alight(f)
+		if out != nil && out.Rest != nil {
+			_ = out.Rest.Close() // nobody is there to have it
+		}
+		asked := errors.Is(err, errQueued) && !errors.Is(err, errPutBack)
+		if !first && (asked || errors.Is(err, errAgain)) {
+			continue // somebody was just asking about it
+		}
+		if !first {
+			call.abandon()
+		}
+		return out, err
+	}
+}
+
+// abandon calls c.Abandon, if it is there.
+func (c *Call) abandon() {
+	if c.Abandon != nil {
+		c.Abandon()
+	}
+}
+
+// mayYield tells whether the record of ticket may yet take the place of r, which is
+// nil where there is none: one that ended before the ticket was made does not keep a
+// call from being handed over.
+func (r *Record) mayYield(ticket Ticket) bool {
+	if r == nil {
+		return true
+	}
+	return r.State == Released && !r.Finished.Truncate(time.Millisecond).After(ticket.Since)
 }
 
 // close sees to it that nothing is left of a turn whose call has ended. unsure says
@@ -413,8 +454,11 @@ func (t *turns) close(ctx context.Context, ticket Ticket, unsure bool) (over boo
 			}
 		}
 	}
+	if !t.punch(ctx, ticket) {
+		return false, turnBackoff
+	}
 	t.rate.add(time.Now())
-	return t.punch(ctx, ticket), turnBackoff
+	return true, 0
 }
 
 // punch takes a ticket that has served out of the backlog.
