@@ -238,7 +238,7 @@ func TestAnOperatorForgetsACallThatWaits(t *testing.T) {
 
 func TestAnOperatorForgetsACallThatACrashInterruptedBeforeItsTurn(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
-		d.honors = true
+		d.honor(true)
 		d.handOver(d.async("a"), d.async("b"))
 		d.leaveStarted("a", true, time.Minute)
 		if err := d.gate.Forget(t.Context(), idOf("a")); err != nil {
@@ -269,7 +269,7 @@ func TestWhatWaitsForItsTurnIsNeitherErasedNorResolved(t *testing.T) {
 func TestAnOperatorsWordOnACallThatACrashInterruptedKeepsItFromItsTurn(t *testing.T) {
 	for _, ran := range []bool{false, true} {
 		atDesk(t, func(t *testing.T, d *desk) {
-			d.honors = true
+			d.honor(true)
 			d.handOver(d.async("k"), d.async("next"))
 			d.leaveStarted("k", true, time.Minute)
 			if _, err := d.gate.Resolve(t.Context(), idOf("k"), idempotency.Resolution{Executed: ran}); err != nil {

@@ -27,13 +27,13 @@ var caller = idempotency.Label{
 // desk is a world in which calls are handed over for later.
 type desk struct {
 	*world
-	honors  bool                                // the upstream is known to honor keys, as the calls' turns have it
 	prepare func(context.Context, string) error // what each turn has to wait for, by the key; nil: nothing
-	refuses error                               // what resume returns
 
-	mu    sync.Mutex
-	ended []string            // guarded by mu; the keys of calls that have ended, with how
-	gates []*idempotency.Gate // guarded by mu
+	mu      sync.Mutex
+	honors  bool                // guarded by mu; the upstream is known to honor keys, as the calls' turns have it
+	refuses error               // guarded by mu; what resume returns
+	ended   []string            // guarded by mu; the keys of calls that have ended, with how
+	gates   []*idempotency.Gate // guarded by mu
 }
 
 // atDesk runs test in a synctest bubble, in a world of its own: once with calls that
@@ -79,12 +79,15 @@ func (d *desk) serve() {
 // resume makes a call of rec that finds out whether what it has taken hold of to be
 // sent is used, or else given back.
 func (d *desk) resume(rec *idempotency.Record) (idempotency.Call, error) {
-	if d.refuses != nil {
-		return idempotency.Call{}, d.refuses
+	d.mu.Lock()
+	honors, refuses := d.honors, d.refuses
+	d.mu.Unlock()
+	if refuses != nil {
+		return idempotency.Call{}, refuses
 	}
 	a := &admission{t: d.t, key: rec.Key}
 	return idempotency.Call{
-		Honored: d.honors, Retention: later, Deadline: deadline,
+		Honored: honors, Retention: later, Deadline: deadline,
 		Prepare: func(ctx context.Context) error {
 			if d.prepare != nil {
 				if err := d.prepare(ctx, rec.Key); err != nil {
@@ -105,6 +108,20 @@ func (d *desk) resume(rec *idempotency.Record) (idempotency.Call, error) {
 			d.ended = append(d.ended, fmt.Sprintf("%s %s %d %d", end.Key, end.State, fate, callers))
 		},
 	}, nil
+}
+
+// honor has the turns of calls take the upstream for one that honors keys.
+func (d *desk) honor(honors bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.honors = honors
+}
+
+// refuse has no configuration send any calls; nil: it does.
+func (d *desk) refuse(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refuses = err
 }
 
 // admission is what a turn has taken hold of.

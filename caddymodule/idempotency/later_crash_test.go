@@ -43,7 +43,7 @@ func TestACallThatACrashInterruptedIsUnknownAndTheNextGoesOn(t *testing.T) {
 
 func TestACallThatACrashInterruptedIsSentAgainWhereKeysAreHonored(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
-		d.honors = true
+		d.honor(true)
 		d.handOver(d.async("a"), d.async("b"))
 		left := d.leaveStarted("a", true, time.Minute)
 		d.open()
@@ -79,7 +79,7 @@ func TestACallThatACrashInterruptedIsNotSentAgainWhereKeysAreHonoredNoMore(t *te
 
 func TestACallThatACrashInterruptedIsNotSentAgainPastTheTrust(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
-		d.honors = true
+		d.honor(true)
 		d.handOver(d.async("a"), d.async("b"))
 		d.leaveStarted("a", true, 24*time.Hour-deadline)
 		d.open()

@@ -402,9 +402,9 @@ func (g *Gate) takeTurn(ctx context.Context, call Call) (*Outcome, error) {
 		if out != nil && out.Rest != nil {
 			_ = out.Rest.Close() // nobody is there to have it
 		}
-		asked := errors.Is(err, errQueued) && !errors.Is(err, errPutBack)
+		asked := errors.Is(err, errQueued) && !errors.Is(err, errPutBack) || out != nil && out.Fate == Pending
 		if !first && (asked || errors.Is(err, errAgain)) {
-			continue // somebody was just asking about it
+			continue // somebody was just handing it over, or asking about it
 		}
 		if !first {
 			call.abandon()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -198,7 +199,7 @@ func TestACallWhoseOutcomeIsUnknownDoesNotKeepTheNextFromItsTurn(t *testing.T) {
 		d.wantRan("a", "b")
 		d.wantState("a", idempotency.Unknown)
 		d.told("a", isUnsure, "gone")
-		d.honors = true
+		d.honor(true)
 		d.handOver(d.async("c"))
 		d.wantState("c", idempotency.Open)
 		d.told("c", isUnsure, "gone")
@@ -221,12 +222,12 @@ func TestTheAnswerIsKeptAsWasSaidWhenTheCallWasHandedOver(t *testing.T) {
 
 func TestACallWaitsWhileNoConfigurationCanSendIt(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
-		d.refuses = errDown
+		d.refuse(errDown)
 		d.handOver(d.async("k"))
 		d.serve()
 		time.Sleep(time.Hour)
 		d.wantState("k", idempotency.Queued)
-		d.refuses = nil
+		d.refuse(nil)
 		time.Sleep(time.Minute)
 		d.wantRan("k")
 	})
@@ -234,12 +235,10 @@ func TestACallWaitsWhileNoConfigurationCanSendIt(t *testing.T) {
 
 func TestACallThatNobodyCouldSendIsGivenUpAfterAWeek(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
-		d.refuses = errDown
 		d.handOver(d.async("k"), d.async("next"))
-		d.serve()
 		time.Sleep(8*24*time.Hour + time.Minute)
-		d.refuses = nil
-		time.Sleep(time.Minute)
+		d.serve()
+		settles()
 		d.wantSent(0)
 		d.wantTickets(0)
 	})
@@ -273,9 +272,10 @@ func TestATurnIsPreparedForWithoutTheCallsDeadline(t *testing.T) {
 
 func TestWhatFailsBeforeItsTurnIsTriedAgain(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
-		failing := true
+		var failing atomic.Bool
+		failing.Store(true)
 		d.prepare = func(context.Context, string) error {
-			if failing {
+			if failing.Load() {
 				return errDown
 			}
 			return nil
@@ -284,7 +284,7 @@ func TestWhatFailsBeforeItsTurnIsTriedAgain(t *testing.T) {
 		d.serve()
 		settles()
 		d.wantSent(0)
-		failing = false
+		failing.Store(false)
 		time.Sleep(time.Minute)
 		d.wantSent(3)
 	})
