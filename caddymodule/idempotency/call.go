@@ -242,7 +242,8 @@ var (
 	ErrClosed = errors.New("the gate is closed")
 
 	// ErrUnresolved is wrapped by errors about a call that was started before:
-	// whether it ran is not known, and could not be found out now.
+	// whether it ran is not known, and could not be found out now; and about one that
+	// may have been handed over, though the store did not say so.
 	ErrUnresolved = errors.New("whether the call ran is still unknown")
 
 	// ErrStore is wrapped by errors of the store.

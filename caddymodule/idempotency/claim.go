@@ -48,6 +48,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			}
 			over = present.Owner
 			takeOver(present, next)
+			before = g.asBefore(present, call)
 		}
 		if call.Later != nil && (present == nil || !present.wasSent()) {
 			standing, out, err := g.enqueue(ctx, f, call, next, over)

@@ -76,14 +76,26 @@ func (g *Gate) enqueue(ctx context.Context, f *flight, call Call, next *Record, 
 		}
 		return nil, nil, fmt.Errorf("%w: %w", ErrOverloaded, err)
 	case err != nil:
-		if !errors.Is(err, ErrNotMade) {
-			g.forget(next, nil) // it may have been made all the same
+		if !errors.Is(err, ErrNotMade) && !g.unmake(next) {
+			err = fmt.Errorf("%w: %w", ErrUnresolved, err)
 		}
 		return nil, nil, storeError(err)
 	case standing != nil:
 		return standing, nil, nil
 	}
 	return nil, &Outcome{ID: next.ID, Manner: Executed, Fate: Pending, Key: next.Key, Waits: true, owner: next.Owner}, nil
+}
+
+// unmake takes rec, which may have been enqueued, out of the store again, and tells
+// whether it is certain that it is not there. Once others can have seen it, it has to
+// stay: one of them may have been told that the call is on record.
+func (g *Gate) unmake(rec *Record) bool {
+	if g.shared != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+	defer cancel()
+	return g.store.Release(ctx, rec.ID, rec.Owner) == nil
 }
 
 // pending returns what is told to who repeats the call of rec, which is Queued.
@@ -456,6 +468,20 @@ func (r *Record) waitsAt(place Place) bool {
 // retention returns how long the answer of r's call, which is Queued, is to be kept.
 func (r *Record) retention() time.Duration {
 	return max(0, r.Expires.Sub(r.Deferred.Since)-queuedFor)
+}
+
+// asBefore returns what is to be put back where a claim over rec comes to nothing: rec,
+// or where that is a claim of this process's which came to nothing as well, the call
+// as it waited for its turn.
+func (g *Gate) asBefore(rec *Record, call Call) *Record {
+	if rec.State != Started || rec.Deferred == nil || rec.Honored || !g.isUnused(rec) {
+		return rec
+	}
+	before := *rec
+	before.State = Queued
+	retention := max(0, rec.Expires.Sub(rec.Started.Add(call.Deadline)))
+	before.Expires = rec.Deferred.Since.Add(queuedFor + retention)
+	return &before
 }
 
 // putBack makes rec, which is that of a call that came to result and did not run,

@@ -203,3 +203,49 @@ func TestCloseDoesNotWaitForWhoWaitsForATurnOrAsks(t *testing.T) {
 		}
 	})
 }
+
+// The claim of a turn is made although the store says that it is not, twice.
+func TestATurnWhoseClaimsComeToNothingLosesNoCall(t *testing.T) {
+	atOffice(t, func(t *testing.T, o *office) {
+		o.a.handOver(o.a.async("k"))
+		o.store.lose(opClaim)
+		o.store.fail(opFinish, opRelease)
+		o.a.serve()
+		settles()
+		o.store.mend()
+		time.Sleep(time.Minute)
+		o.a.wantRan("k")
+		o.a.told("k", isKept, "ran under up-k")
+	})
+}
+
+// Nobody knows whether the first was handed over; the second is told that it was.
+func TestACallThatWasNotedIsNotTakenBackForOneThatFailed(t *testing.T) {
+	atOffice(t, func(t *testing.T, o *office) {
+		o.store.lose(opClaim)
+		o.store.fail(opRelease)
+		o.a.doErr(o.a.async("k"), idempotency.ErrUnresolved)
+		o.store.mend()
+		wantPending(t, o.b.do(o.b.async("k")), replayed)
+		time.Sleep(time.Minute)
+		o.serve()
+		o.wantEmpty(o.a)
+		o.a.wantRan("k")
+	})
+}
+
+func TestAKeylessCallThatMayHaveBeenHandedOverIsAdopted(t *testing.T) {
+	atOffice(t, func(t *testing.T, o *office) {
+		o.store.lose(opClaim)
+		o.a.doErr(o.a.asyncKeyless("r"), idempotency.ErrUnresolved)
+		o.store.mend()
+		settles()
+		again := o.b.do(o.b.asyncKeyless("r"))
+		if !again.Adopted {
+			t.Errorf("told %+v", again)
+		}
+		o.serve()
+		o.wantEmpty(o.a)
+		o.a.wantSent(1)
+	})
+}

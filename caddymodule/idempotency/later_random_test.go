@@ -20,7 +20,7 @@ import (
 // it ended; what was noted is ended, or cancelled; the calls of a lane start in the
 // order in which they were handed over.
 func TestRandomHistoriesOfCallsThatAreHandedOver(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(25) {
 		for _, honors := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d honored %v", seed, honors), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { newHistory(t, seed, honors).run() })
@@ -90,7 +90,7 @@ func (h *history) join() {
 func (h *history) upTo(d time.Duration) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.rand.N(d)
+	return time.Duration(h.rand.Int64N(int64(d)))
 }
 
 func (h *history) chance(percent int) bool {
@@ -259,6 +259,7 @@ func (h *history) check() {
 			h.t.Error(err)
 		case state == idempotency.Done && n > 0:
 		case (state == idempotency.Unknown || state == idempotency.Open) && rec.Deferred == nil:
+		case state == idempotency.Started && rec.Deferred == nil && h.honors: // by a repeat of what was left open
 		case state == idempotency.Released && maybe && n == 0:
 		default:
 			h.t.Errorf("%s is %s in the end, and was sent %d times", key, state, n)
