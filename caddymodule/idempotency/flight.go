@@ -130,10 +130,10 @@ func (f *flight) deserted() {
 // follow notes that the call is under way in another process, so that all
 // callers here repeat it.
 func (f *flight) follow(rec *Record) {
-	f.bind(rec)
 	if !isClosed(f.followed) {
-		close(f.followed)
+		close(f.followed) // first: see promise
 	}
+	f.bind(rec)
 }
 
 // finish tells the callers, present and to come, how the flight ended.

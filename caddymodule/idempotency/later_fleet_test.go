@@ -330,10 +330,19 @@ func TestATicketThatIsThereBeforeItsRecordIsWaitedFor(t *testing.T) {
 	}
 }
 
+func TestARepeatNeedsNoRoomInTheFullBacklogOfAFleet(t *testing.T) {
+	atOffice(t, func(t *testing.T, o *office) {
+		o.a.handOver(o.a.async("k"))
+		o.b.gate.SetBounds(idempotency.Bounds{Calls: 1})
+		wantPending(t, o.b.do(o.b.async("k")), replayed)
+		o.b.doErr(o.b.async("other"), idempotency.ErrBacklogFull)
+	})
+}
+
 func TestACancelledCallDoesNotHoldItsLaneUp(t *testing.T) {
 	atOffice(t, func(t *testing.T, o *office) {
 		release := o.upstream.holds()
-		o.serve()
+		o.a.serve()
 		o.a.handOver(o.a.async("a"), o.a.async("b"), o.a.async("c"))
 		time.Sleep(time.Second)
 		o.b.cancel("b", nil)

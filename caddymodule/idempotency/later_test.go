@@ -109,6 +109,7 @@ func TestARepeatWaitsForACallsTurnNoLongerThanItsWait(t *testing.T) {
 		var all []*pending
 		for range 3 {
 			all = append(all, d.start(call))
+			time.Sleep(100 * time.Millisecond) // each looks while the others watch
 		}
 		for _, p := range all {
 			if _, err := p.result(); !errors.Is(err, idempotency.ErrInUse) || p.took != call.Wait {
