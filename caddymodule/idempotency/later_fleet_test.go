@@ -200,6 +200,7 @@ func TestACallIsCancelledElsewhereAfterItsTurnHasReadIt(t *testing.T) {
 		o.b.cancel("k", nil)
 		o.b.cancel("k", idempotency.ErrKnown)
 		close(ready)
+		settles()
 		o.wantEmpty(o.a)
 		o.a.wantSent(0)
 		if _, err := o.a.asks("k", 0); !errors.Is(err, idempotency.ErrReleased) {
@@ -219,6 +220,7 @@ func TestACallIsCancelledElsewhereBesideItsClaim(t *testing.T) {
 		o.store.mend()
 		o.b.cancel("k", nil)
 		close(claiming)
+		settles()
 		o.wantEmpty(o.a)
 		o.a.wantSent(0)
 	})

@@ -106,8 +106,9 @@ func TestARepeatWaitsForACallsTurnNoLongerThanItsWait(t *testing.T) {
 		d.handOver(d.async("k"))
 		call := d.keyed("k")
 		call.Wait = 7 * time.Second
+		gets := d.store.calls(opGet)
 		var all []*pending
-		for range 3 {
+		for range 20 {
 			all = append(all, d.start(call))
 			time.Sleep(100 * time.Millisecond) // each looks while the others watch
 		}
@@ -115,6 +116,9 @@ func TestARepeatWaitsForACallsTurnNoLongerThanItsWait(t *testing.T) {
 			if _, err := p.result(); !errors.Is(err, idempotency.ErrInUse) || p.took != call.Wait {
 				t.Errorf("got %v after %v", err, p.took)
 			}
+		}
+		if n := d.store.calls(opGet) - gets; n > 20*2*16 { // each looks twice a second
+			t.Errorf("the store was asked %d times", n)
 		}
 		call.Wait = 0
 		d.doErr(call, idempotency.ErrInUse)
