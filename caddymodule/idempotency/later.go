@@ -364,8 +364,8 @@ func (r *Record) isOf(label Label) bool {
 
 // Cancel takes back the call with id, that label is of but for its action, if it
 // waits for its turn: it is not sent, and its key is free. Its errors are
-// ErrNoRecord; ErrUnderWay; ErrKnown where it has ended; and those that wrap
-// ErrStore.
+// ErrNoRecord; ErrUnderWay; ErrReleased where it was cancelled already; ErrKnown
+// where it has ended otherwise; and those that wrap ErrStore.
 func (g *Gate) Cancel(ctx context.Context, id ID, label Label) error {
 	if !g.use.enter() {
 		return ErrClosed
@@ -388,6 +388,8 @@ func (g *Gate) Cancel(ctx context.Context, id ID, label Label) error {
 			return ErrNoRecord
 		case rec.State == Started:
 			return ErrUnderWay
+		case rec.State == Released && rec.Answer == nil:
+			return ErrReleased // as who asks is told
 		case rec.State != Queued:
 			return ErrKnown
 		}
