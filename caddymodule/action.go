@@ -11,7 +11,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
 )
 
@@ -143,21 +142,14 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp i
 	call.Later = h.later(prefers, &a, header, call.Label)
 	if h.inject == nil {
 		call.Prepared = h.invoker.IsReady
+	} else {
+		call.Fits = func() error {
+			_, err := h.bodyFor(a, "x")
+			return err
+		}
 	}
 	h.arm(&call, a, header, call.Label.Scope, func() time.Time { return time.Now().Add(time.Duration(h.Deadline)) })
 	return call
-}
-
-// prepare finds out what would else fail after the claim, and waits until the call
-// may start, for the turn of the pacer's scope. The zero deadline is none.
-func (h *Handler) prepare(ctx context.Context, a action, scope string, deadline time.Time) (*genesys.Admission, error) {
-	if h.inject != nil {
-		if _, err := h.inject.Write(a.body, "x"); err != nil {
-			return nil, &problemError{slug: slugBodyInvalid, err: err,
-				detail: "The key is to be written into the request's body at " + h.inject.text + ", but: " + err.Error() + "."}
-		}
-	}
-	return h.invoker.Ready(ctx, deadline, scope)
 }
 
 // scope returns whose keys the request's are.

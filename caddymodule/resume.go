@@ -91,7 +91,7 @@ func (h *Handler) arm(call *idempotency.Call, a action, header map[string][]stri
 	paced := pacerScope(scope)
 	var admission *genesys.Admission // from Prepare to Send, or to Abandon
 	call.Prepare = func(ctx context.Context) (err error) {
-		admission, err = h.prepare(ctx, a, paced, deadline())
+		admission, err = h.invoker.Ready(ctx, deadline(), paced)
 		return err
 	}
 	call.Abandon = func() { admission.Abandon() }

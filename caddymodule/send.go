@@ -13,10 +13,9 @@ import (
 // send sends a under a claim and tells the gate what came of it.
 func (h *Handler) send(ctx context.Context, claim *idempotency.Claim, a action, header http.Header, scope string, admission *genesys.Admission) idempotency.Result {
 	body, err := h.bodyFor(a, claim.UpstreamKey())
-	if err != nil {
+	if err != nil { // it has waited for its turn, and was accepted by another configuration
 		admission.Abandon()
-		p := &problemError{slug: slugBodyInvalid, detail: err.Error(), err: err}
-		return idempotency.Result{Fate: idempotency.Freed, Answer: p.answer(claim.ID())}
+		return idempotency.Result{Fate: idempotency.Freed, Answer: problemOf(err).answer(claim.ID())}
 	}
 	reply := h.invoker.Invoke(withReplacer(ctx), genesys.Request{
 		Method:    a.method,
@@ -107,7 +106,12 @@ func (h *Handler) bodyFor(a action, key string) ([]byte, error) {
 	if h.inject == nil {
 		return a.body, nil
 	}
-	return h.inject.Write(a.body, key)
+	body, err := h.inject.Write(a.body, key)
+	if err != nil {
+		return nil, &problemError{slug: slugBodyInvalid, err: err,
+			detail: "The key is to be written into the request's body at " + h.inject.text + ", but: " + err.Error() + "."}
+	}
+	return body, nil
 }
 
 // onConflict returns what to do about an upstream's 409: ask the store whether

@@ -61,6 +61,11 @@ type Call struct {
 	// Deadline bounds the whole call, from its start.
 	Deadline time.Duration
 
+	// Fits tells what keeps the call from ever being sent as it is, if anything does;
+	// it is asked before Prepare, and before the call is handed over. Do returns its
+	// error as it does that of Prepare. It must not block. nil: nothing does.
+	Fits func() error
+
 	// Prepare is called once before the claim, unless Prepared says that it need
 	// not be; if it fails, nothing is claimed and Do returns its error, with
 	// ErrUnresolved where that applies. Its context ends when nobody waits for

@@ -51,6 +51,9 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			before = g.asBefore(present, call)
 		}
 		if call.Later != nil && (present == nil || !present.wasSent()) {
+			if err := call.fits(); err != nil {
+				return nil, nil, err // nobody would be there to mend it when its turn comes
+			}
 			standing, out, err := g.enqueue(ctx, f, call, next, over)
 			if standing == nil {
 				return nil, out, err
@@ -106,9 +109,19 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 	}
 }
 
+func (c *Call) fits() error {
+	if c.Fits == nil {
+		return nil
+	}
+	return c.Fits()
+}
+
 // prepare calls call.Prepare on a context that ends when nobody waits for f any
 // more: what would be waited for there is for others then.
 func (g *Gate) prepare(ctx context.Context, f *flight, call Call) error {
+	if err := call.fits(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	f.beginPreparing(cancel)
