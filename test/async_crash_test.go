@@ -9,7 +9,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +20,7 @@ import (
 
 	"genesys-sidecar/caddymodule/idempotency"
 	"genesys-sidecar/caddymodule/sandbox"
+	"genesys-sidecar/test/failpoint"
 )
 
 // How much is drained. The whole of it, which takes a while:
@@ -295,6 +299,53 @@ func waitLong(t testing.TB, condition func() bool) {
 	for end := time.Now().Add(10 * time.Minute); !condition(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("waited in vain")
+		}
+	}
+}
+
+// A caller that is not told that its call was accepted sends it again, and one that
+// brings no key is recognised.
+func TestKilledWhileACallIsHandedOver(t *testing.T) {
+	failing, err := buildFailing()
+	must(t, err)
+	for _, point := range []string{"unqueued", "queued", "unpromised", "promised"} {
+		for _, store := range []string{"disk", "redis"} {
+			for _, key := range []string{"k", ""} {
+				if point == "promised" && key != "" {
+					continue // what it is told is not flushed before
+				}
+				t.Run(strings.Join([]string{point, store, "key " + key}, "/"), func(t *testing.T) {
+					p := newPlatform(t, sandbox.Config{})
+					p.control(t, "PUT", "/sandbox/token-endpoint", `{"mode":"down"}`)
+					o := options{}
+					if store == "redis" {
+						o.global = onRedis(newRedis(t).URL(), shortLease)
+					}
+					armed := filepath.Join(t.TempDir(), "armed")
+					s := newSidecarOf(t, p, failing, o, failpoint.Point+"="+point, failpoint.Armed+"="+armed)
+					before := s.handOver(t, keyed(1))
+					writeFile(t, armed, "")
+					call := newCall(execute, key, "")
+					a, err := s.try(context.Background(), later(call))
+					if told := point == "promised"; told != (err == nil && a.status == http.StatusAccepted) {
+						t.Errorf("the caller got %+v, %v", a, err)
+					}
+					<-s.ended
+					s.cmd = nil
+					must(t, os.Remove(armed))
+
+					s.start(t)
+					location := s.handOver(t, call)
+					if point == "promised" && location != a.header.Get("Location") {
+						t.Errorf("it was told %s, and then %s", a.header.Get("Location"), location)
+					}
+					p.wantEffects(t, 0)
+					p.control(t, "PUT", "/sandbox/token-endpoint", `{"mode":"ok"}`)
+					wantStatus(t, s.outcome(t, before), http.StatusOK)
+					wantStatus(t, s.outcome(t, location), http.StatusOK)
+					p.wantEffects(t, 2)
+				})
+			}
 		}
 	}
 }

@@ -31,6 +31,11 @@ var failpoints = []overlay.Edit{
 	{File: "caddymodule/idempotency/gate.go", Old: "ours, err := g.record(rec, release)\n", New: "ours, err := g.record(rec, release)\n\tfailpoint.At(\"recorded\")\n"},
 	{File: "caddymodule/answer.go", Old: "package caddymodule\n\nimport (", New: "package caddymodule\n\nimport (\n\t\"genesys-sidecar/test/failpoint\""},
 	{File: "caddymodule/answer.go", Old: "\tstayed := !out.Tracked() || present(r.Context())\n", New: "\tstayed := !out.Tracked() || present(r.Context())\n\tfailpoint.At(\"untold\")\n"},
+	{File: "caddymodule/idempotency/later.go", Old: "package idempotency\n\nimport (", New: "package idempotency\n\nimport (\n\t\"genesys-sidecar/test/failpoint\""},
+	{File: "caddymodule/idempotency/later.go", Old: "\tstanding, err = g.backlog.Enqueue(ctx, next, over, bounds)\n", New: "\tfailpoint.At(\"unqueued\")\n\tstanding, err = g.backlog.Enqueue(ctx, next, over, bounds)\n\tfailpoint.At(\"queued\")\n"},
+	{File: "caddymodule/async.go", Old: "package caddymodule\n\nimport (", New: "package caddymodule\n\nimport (\n\t\"genesys-sidecar/test/failpoint\""},
+	{File: "caddymodule/async.go", Old: "\tstayed := !out.Tracked() || present(r.Context())\n", New: "\tstayed := !out.Tracked() || present(r.Context())\n\tfailpoint.At(\"unpromised\")\n"},
+	{File: "caddymodule/async.go", Old: "\tout.Settle(err == nil && stayed)\n", New: "\tfailpoint.At(\"promised\")\n\tout.Settle(err == nil && stayed)\n"},
 	{File: "caddymodule/answer.go", Old: "\tout.Settle(err == nil && stayed)\n", New: "\tfailpoint.At(\"told\")\n\tout.Settle(err == nil && stayed)\n"},
 }
 
