@@ -119,16 +119,29 @@ func (c *handedOver) request(path string) request {
 	return request{path: path, body: c.body, header: []string{"Idempotency-Key", c.key, "X-Caller", c.scope}}
 }
 
+// standstill is how long nothing may happen before what is left counts as lost.
+const standstill = time.Minute
+
 // collect asks for all answers.
 func (d *drain) collect() {
+	var mu sync.Mutex
+	done, since := -1, time.Time{}
+	stands := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if n := d.p.Summary().Attempts; n != done {
+			done, since = n, time.Now()
+		}
+		return time.Since(since) > standstill
+	}
 	each(len(d.calls), func(i int) {
 		c := d.calls[i]
-		for end := time.Now().Add(20 * time.Minute); ; {
+		for {
 			c.answer = d.send(request{method: http.MethodGet, path: c.location, header: []string{"X-Caller", c.scope, "Prefer", "wait=5"}})
 			if c.answer.status != http.StatusAccepted {
 				return
 			}
-			if time.Now().After(end) {
+			if stands() {
 				d.t.Errorf("%s of %s is still on its way: %+v", c.key, c.scope, c.answer)
 				return
 			}

@@ -95,7 +95,8 @@ func TestFleetABacklogIsDrainedByThreeThatAreKilledAndPausedAllTheTime(t *testin
 		for _, scopes := range []int{1, 25} {
 			upstream := map[string]string{execute: "ignores keys", invoke: "honors keys"}[path]
 			t.Run(fmt.Sprintf("%s/%d scopes", upstream, scopes), func(t *testing.T) {
-				p := newPlatform(t, sandbox.Config{Latency: 2 * time.Millisecond})
+				// Long enough for a kill to find calls that the platform is at.
+				p := newPlatform(t, sandbox.Config{Latency: 10 * time.Millisecond})
 				p.control(t, "PUT", "/sandbox/token-endpoint", `{"mode":"down"}`)
 				r := newRedis(t)
 				var fleet []*sidecar
@@ -120,7 +121,7 @@ func TestFleetABacklogIsDrainedByThreeThatAreKilledAndPausedAllTheTime(t *testin
 				began = time.Now()
 				p.control(t, "PUT", "/sandbox/token-endpoint", `{"mode":"ok"}`)
 				for i := range *drainKills {
-					waitLong(t, func() bool { return d.executed() >= i**drainCalls/(*drainKills+1) })
+					waitLong(t, func() bool { return d.executed() >= (i+1)**drainCalls/(*drainKills+2) })
 					if s := fleet[rand.N(3)]; i%2 == 0 {
 						d.kill(s)
 					} else {
