@@ -14,11 +14,15 @@ import (
 type fate struct {
 	took     time.Duration // until it was answered, or its caller gave up
 	answered bool
-	accepted bool // it was handed over
-	limited  []time.Duration
-	timeouts int // requests that it lost patience with
-	errors   int // answers that are neither of the two, nor one to the call
+	accepted time.Duration // until it was handed over; 0: it was not
+	limited  int           // answers 429
+	timeouts int           // requests that it lost patience with
+	errors   int           // answers that are neither of the two, nor one to the call
 }
+
+// longPoll is how long one that has handed a call over has the sidecar wait for the
+// answer before it asks again.
+const longPoll = time.Minute
 
 // transit is how long a request and its answer are under way between a caller and
 // the sidecar.
@@ -48,11 +52,11 @@ func (r *run) playCall(c call) (f fate) {
 			f.answered = true
 			return f
 		case a.status == http.StatusAccepted:
-			f.accepted = true
+			f.accepted = time.Since(began)
 			f.answered = r.collect(c, a, &f)
 			return f
 		case a.status == http.StatusTooManyRequests:
-			f.limited = append(f.limited, time.Since(r.began))
+			f.limited++
 			after = retryAfter(a)
 		default:
 			f.errors++
@@ -76,17 +80,14 @@ func (r *run) collect(c call, accepted *answer, f *fate) bool {
 	if err != nil {
 		return false
 	}
-	time.Sleep(retryAfter(accepted))
 	for until := time.Now().Add(time.Hour); time.Now().Before(until); {
-		a, ok := r.send(c, http.MethodGet, location, time.Minute)
+		a, ok := r.send(c, http.MethodGet, location, 2*longPoll)
 		switch {
 		case !ok:
 			f.timeouts++
 		case a.status == http.StatusOK:
 			return true
-		case a.status == http.StatusAccepted:
-			time.Sleep(retryAfter(a))
-		default:
+		case a.status != http.StatusAccepted:
 			f.errors++
 			return false
 		}
@@ -102,6 +103,9 @@ func (r *run) send(c call, method string, u *url.URL, patience time.Duration) (*
 	defer time.AfterFunc(patience, cancel).Stop()
 	header := http.Header{"X-Caller": {c.caller}}
 	var body []byte
+	if method == http.MethodGet {
+		header["Prefer"] = []string{fmt.Sprintf("wait=%d", longPoll/time.Second)}
+	}
 	if method == http.MethodPost {
 		header["Content-Type"] = []string{"application/json"}
 		header["Sandbox-Fault"] = []string{"slow=" + c.latency.String()}

@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-func TestAnHourAtAPeak(t *testing.T) {
+func TestAnHourPacedCostsWaitingAndNotErrors(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes some seconds")
 	}

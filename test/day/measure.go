@@ -40,7 +40,7 @@ func (r *run) figures(choose func(c call) bool) figures {
 		}
 		fate := &r.fates[i]
 		f.calls++
-		f.limited += len(fate.limited)
+		f.limited += fate.limited
 		f.timeouts += fate.timeouts
 		f.errors += fate.errors
 		if fate.answered {
@@ -61,6 +61,18 @@ func (r *run) ofKind(k *kind) figures {
 // others returns the figures of all calls but the noisy neighbour's.
 func (r *run) others() figures {
 	return r.figures(func(c call) bool { return c.kind != noisy })
+}
+
+// handedOver returns how many calls were handed over, and how long that took in 99 %
+// of them.
+func (r *run) handedOver() (n int, p99 time.Duration) {
+	var took []time.Duration
+	for i := range r.fates {
+		if d := r.fates[i].accepted; d > 0 {
+			took = append(took, d)
+		}
+	}
+	return len(took), quantile(took, 0.99)
 }
 
 // within returns what share of the calls of a kind that came beside the noisy
@@ -216,6 +228,11 @@ func (r *run) wrong() (wrong []string) {
 		}
 		if f := r.ofKind(k); f.limited+f.timeouts+f.errors+f.gaveUp > 0 {
 			say("%s: %d answers were 429, %d came too late, %d were other errors; %d calls were given up", k.title, f.limited, f.timeouts, f.errors, f.gaveUp)
+		}
+	}
+	for i, c := range r.calls {
+		if c.kind.handover && r.fates[i].accepted == 0 {
+			say("call %d could not be handed over", c.number)
 		}
 	}
 	alone, beside := r.quiet(calm), r.quiet(besideLoud)

@@ -70,6 +70,13 @@ func table(runs []*run) (rows []row) {
 		add(title+": calls given up", func(r *run) string { f := of(r); return fmt.Sprintf("%s of %s", number(f.gaveUp), number(f.calls)) })
 		answered(title, of)
 	}
+	add("handed over, p99 until it was", func(r *run) string {
+		n, p99 := r.handedOver()
+		if n == 0 {
+			return "none"
+		}
+		return number(n) + ", " + fmt.Sprintf("%d ms", p99.Milliseconds())
+	})
 	for _, k := range kinds {
 		group(k.title, func(r *run) figures { return r.ofKind(k) })
 	}
@@ -102,7 +109,7 @@ func (r report) print(out io.Writer) {
 	for _, row := range table(r.runs) {
 		line(row.title, row.cells)
 	}
-	fmt.Fprint(out, "\nThe neighbour's calls are left out in what follows, but for executions and excess.\n")
+	fmt.Fprintln(out, "\nThe neighbour's calls are left out in what follows, but for executions and excess.")
 	for _, run := range r.runs {
 		fmt.Fprintf(out, "\n%s (played in %v)\n", run.mode, run.real.Round(100*time.Millisecond))
 		fmt.Fprintf(out, "%-6s %7s %7s %7s %7s %7s %7s %9s %9s %9s %9s\n", "from", "calls", "ran", "excess", "429s", "errors", "givenup", "p50", "p99", "pops p50", "pops p99")
@@ -112,8 +119,8 @@ func (r report) print(out io.Writer) {
 		}
 	}
 	for _, m := range measures {
-		fmt.Fprintf(out, "\n%s, %s to %s, each column %v\n", m.title, timeOfDay(r.runs[0].scenario.opens),
-			timeOfDay(r.runs[0].scenario.opens+r.runs[0].scenario.length), r.part())
+		fmt.Fprintf(out, "\n%s, %s to %s, each mark %d minutes\n", m.title, timeOfDay(r.runs[0].scenario.opens),
+			timeOfDay(r.runs[0].scenario.opens+r.runs[0].scenario.length), r.part()/time.Minute)
 		for _, run := range r.runs {
 			fmt.Fprintf(out, "%12s  %s\n", run.mode, m.sparks(run.hours(r.part())))
 		}

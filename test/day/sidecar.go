@@ -147,7 +147,9 @@ type served struct{ handler caddyhttp.MiddlewareHandler }
 
 func (s served) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
-		if p := recover(); p != nil && p != http.ErrAbortHandler { // which cuts the connection
+		switch p := recover(); p {
+		case nil, http.ErrAbortHandler: // which cuts the connection
+		default:
 			panic(p)
 		}
 	}()

@@ -72,15 +72,15 @@ func day(seed uint64) scenario {
 	return s
 }
 
-// quick is an hour at a peak, with all that happens in a day.
+// quick is an hour, with all that happens in a day.
 func quick(seed uint64) scenario {
 	return scenario{
 		seed:   seed,
 		length: time.Hour,
-		opens:  clock(10, 0),
+		opens:  clock(12, 0),
 		bursts: []time.Duration{clock(0, 0), clock(0, 45)},
 		noisy:  []time.Duration{clock(0, 20)},
-		loud:   6 * time.Minute,
+		loud:   5 * time.Minute,
 	}
 }
 
