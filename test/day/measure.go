@@ -103,7 +103,7 @@ type hour struct {
 	calls      int // the neighbour's included
 	executions int
 	excess     int // requests beyond the platform's limit
-	pops       figures
+	pops, jobs figures
 }
 
 // hours returns the run in parts of length each.
@@ -116,6 +116,7 @@ func (r *run) hours(length time.Duration) []hour {
 		h.at = r.scenario.opens + time.Duration(i)*length
 		h.figures = r.figures(func(c call) bool { return within(c) && c.kind != noisy })
 		h.pops = r.figures(func(c call) bool { return within(c) && c.kind == screenPop })
+		h.jobs = r.figures(func(c call) bool { return within(c) && c.kind == job })
 	}
 	for _, c := range r.calls {
 		at(c.at).calls++
@@ -237,7 +238,7 @@ func (r *run) wrong() (wrong []string) {
 	}
 	alone, beside := r.quiet(calm), r.quiet(besideLoud)
 	if alone.calls == 0 || beside.calls == 0 || beside.p99 > 2*alone.p99 {
-		say("99 %% of screen pops are answered within %v, and within %v beside the noisy neighbour", alone.p99, beside.p99)
+		say("99 %% of screen pops are answered within %v, and within %v beside the noisy neighbour", seconds(alone.p99), seconds(beside.p99))
 	}
 	return wrong
 }
