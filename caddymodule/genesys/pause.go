@@ -80,9 +80,14 @@ func (p *Pause) Remaining(now time.Time) (d time.Duration, paused bool) {
 //
 // If the pause ends after deadline it returns a *PausedError at once, also
 // when it is extended while Wait waits: there is no use in holding a caller
-// that will be turned away. The zero deadline is none. If ctx ends first, Wait
-// returns its error.
+// that will be turned away. The zero deadline is none, but ctx may have one, which
+// counts as well. If ctx ends first, Wait returns its error.
 func (p *Pause) Wait(ctx context.Context, deadline time.Time) error {
+	// A call's time may have begun before deadline was reckoned. What it ends with
+	// would look like the end of something else.
+	if d, ok := ctx.Deadline(); ok && (deadline.IsZero() || d.Before(deadline)) {
+		deadline = d
+	}
 	for {
 		now := time.Now()
 		until, changed := p.state(now)
@@ -92,10 +97,11 @@ func (p *Pause) Wait(ctx context.Context, deadline time.Time) error {
 		if !deadline.IsZero() && until.After(deadline) {
 			return &PausedError{Until: until}
 		}
-		wake := until.Add(rand.N(pauseJitter))
-		if !deadline.IsZero() && wake.After(deadline) {
-			wake = deadline
+		linger := pauseJitter
+		if !deadline.IsZero() {
+			linger = min(linger, deadline.Sub(until)) // and not to the last, which leaves no time for the call
 		}
+		wake := until.Add(rand.N(max(linger, 1)))
 		timer := time.NewTimer(wake.Sub(now))
 		select {
 		case <-timer.C:

@@ -114,14 +114,35 @@ func TestJitterDoesNotPassTheDeadline(t *testing.T) {
 	})
 }
 
+func TestAPauseThatTheContextDoesNotOutlastIsToldAsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pause
+		// The call's own time began before that of the wait.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		time.Sleep(time.Second)
+		began := time.Now()
+		deadline := began.Add(time.Minute)
+		end := began.Add(59*time.Second + 500*time.Millisecond)
+		p.Until(end)
+		var paused *PausedError
+		if err := p.Wait(ctx, deadline); !errors.As(err, &paused) || !paused.Until.Equal(end) {
+			t.Errorf("Wait = %v, want that it is paused until %v", err, end)
+		}
+		if time.Since(began) != 0 {
+			t.Errorf("it took %v to tell", time.Since(began))
+		}
+	})
+}
+
 func TestWaitEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p Pause
 		start := time.Now()
 		p.Until(start.Add(time.Hour))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := p.Wait(ctx, time.Time{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		if err := p.Wait(ctx, time.Time{}); !errors.Is(err, context.Canceled) || time.Since(start) != time.Second {
 			t.Errorf("Wait = %v after %v", err, time.Since(start))
 		}
 	})
