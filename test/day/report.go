@@ -155,7 +155,7 @@ var measures = []measure{
 	{"429s seen by callers, the noisy neighbour's left out", func(h hour) float64 { return float64(h.limited) }, 1, []float64{1, 10, 100, 1000, 10000}, ""},
 	{"Calls given up, the noisy neighbour's left out", func(h hour) float64 { return float64(h.gaveUp) }, 1, []float64{1, 10, 100, 1000, 10000}, ""},
 	{"Screen pops: 99 % answered within", func(h hour) float64 { return scaled(h.pops.p99) }, 0.5, []float64{0.5, 1, 2, 5, 10, 20, 50}, " s"},
-	{"Hourly job: half answered within", func(h hour) float64 { return scaled(h.jobs.p50) }, 0.5, []float64{0.5, 1, 2, 5, 10, 20, 50}, " s"},
+	{"Hourly job: half answered within", func(h hour) float64 { return scaled(h.jobs.p50) }, 0.5, []float64{0.5, 1, 2, 5, 10, 20, 50, 100, 200}, " s"},
 }
 
 func scaled(d time.Duration) float64 {
