@@ -118,7 +118,7 @@ func TestACallThatWaitsIsCancelledAndItsKeyIsFree(t *testing.T) {
 		if _, err := d.asks("k", 0); !errors.Is(err, idempotency.ErrReleased) {
 			t.Errorf("who asks is told %v", err)
 		}
-		d.cancel("k", idempotency.ErrKnown)
+		d.cancel("k", idempotency.ErrReleased)
 		d.wantTickets(0)
 		d.serve()
 		d.wantSent(0)

@@ -198,7 +198,7 @@ func TestACallIsCancelledElsewhereAfterItsTurnHasReadIt(t *testing.T) {
 		o.a.handOver(o.a.async("k"))
 		o.a.serve()
 		o.b.cancel("k", nil)
-		o.b.cancel("k", idempotency.ErrKnown)
+		o.b.cancel("k", idempotency.ErrReleased)
 		close(ready)
 		settles()
 		o.wantEmpty(o.a)
