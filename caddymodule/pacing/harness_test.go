@@ -133,6 +133,7 @@ type fake struct {
 	takes  int
 	holds  int
 	late   int // how many starts came later than they were granted
+	own    int // how many were made by a process by itself
 }
 
 // member is one process's way to a fake.
@@ -176,6 +177,10 @@ func (m *member) Take(ctx context.Context, name string, l Limits, ask Ask) (Gran
 	for _, age := range ask.Late {
 		m.late++
 		m.budget.move(now, now-age)
+	}
+	for _, age := range ask.Own {
+		m.own++
+		m.budget.take(max(0, now-age))
 	}
 	others := 0
 	for _, n := range m.flying {

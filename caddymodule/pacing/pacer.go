@@ -248,6 +248,9 @@ func (p *Pacer) take(s *scope, l lane, since, now time.Duration) *Slot {
 		s.inFlight++
 	}
 	if p.config.Shared != nil {
+		if p.sharing.failed {
+			p.sharing.spent(now, p.limits)
+		}
 		p.ask() // that there is one more under way, or whether it works again
 	}
 	return &Slot{pacer: p, scope: s, lane: l, at: now, counted: now, paced: now - since, local: !p.isShared()}

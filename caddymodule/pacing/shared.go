@@ -48,6 +48,10 @@ type Ask struct {
 	// Late are starts that were granted so long ago and have come only now: they
 	// count from now on, as they do for the upstream.
 	Late []time.Duration
+
+	// Own are starts that the process has made by itself so long ago, from its
+	// share, while the budget did not answer.
+	Own []time.Duration
 }
 
 // Grant is what a process gets of a shared budget.

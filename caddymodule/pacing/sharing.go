@@ -28,11 +28,13 @@ type sharing struct {
 	reported  int           // how many were
 	exhausted bool          // askAt is when the budget has the next start
 
-	late []time.Duration // when starts were granted that have come later; the budget is yet to be told
+	// What the budget is yet to be told of.
+	late []time.Duration // when starts were granted that have come later
+	own  []time.Duration // when there were starts from the share
 }
 
 func (s *sharing) forget() {
-	s.failed, s.exhausted, s.last, s.askAt, s.reported, s.late = false, false, Grant{}, 0, 0, nil
+	s.failed, s.exhausted, s.last, s.askAt, s.reported, s.late, s.own = false, false, Grant{}, 0, 0, nil, nil
 }
 
 // share returns the limits of a process that is left to itself.
@@ -165,10 +167,9 @@ func (p *Pacer) askOnce(now time.Duration) {
 	c := p.config
 	limits := c.Limits
 	request := Ask{InFlight: p.inFlight}
-	for _, at := range s.late {
-		request.Late = append(request.Late, now-at)
-	}
-	s.late = nil
+	late, own := s.late, s.own
+	s.late, s.own = nil, nil
+	request.Late, request.Own = ages(late, now), ages(own, now)
 	var eligible, sameLane func(*scope, lane) bool
 	if w := p.turn(nil); w != nil && !s.failed && max(s.askAt, p.budget.hold) <= now {
 		request.Leave = p.leave(w.scope, now)
@@ -203,6 +204,7 @@ func (p *Pacer) askOnce(now time.Duration) {
 		return // it is another's by now
 	}
 	if err != nil {
+		s.late, s.own = append(late, s.late...), append(own, s.own...)
 		p.fail(now, err)
 		return
 	}
@@ -243,6 +245,24 @@ func (p *Pacer) askOnce(now time.Duration) {
 			s.askAt = now + grant.Wait
 		}
 	}
+}
+
+// ages returns how long ago at now each of times was.
+func ages(times []time.Duration, now time.Duration) []time.Duration {
+	ages := make([]time.Duration, len(times))
+	for i, at := range times {
+		ages[i] = now - at
+	}
+	return ages
+}
+
+// spent takes down a start from the share, which the shared budget is told of once
+// it answers again. Those that count no more by then are forgotten.
+func (s *sharing) spent(now time.Duration, l Limits) {
+	if len(s.own) >= max(1, l.Starts) {
+		s.own = s.own[1:]
+	}
+	s.own = append(s.own, now)
 }
 
 // fail goes on with the process's share, until the shared budget can be had.

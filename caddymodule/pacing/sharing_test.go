@@ -263,6 +263,37 @@ func TestWhoNeedsNoPlaceDoesNotWaitForOneOfTheFleets(t *testing.T) {
 	})
 }
 
+func TestStartsFromTheShareAreToldToTheSharedBudgetOnceItAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		c := fleet(t, f, 1, Config{Limits: Limits{Starts: 100, Window: 10 * time.Second, Burst: 10}, Share: 50})[0]
+		enter := func() *Slot {
+			slot, err := c.p.Enter(t.Context(), "", time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slot
+		}
+		enter().Leave() // which the budget has granted
+		f.fail(errors.New("away"))
+		const alone = 5
+		for range alone {
+			defer enter().Leave()
+		}
+		f.fail(nil)
+		time.Sleep(2 * retryEvery)
+		synctest.Wait()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.own != alone {
+			t.Errorf("it was told of %d starts", f.own)
+		}
+		if f.budget.used != 1+alone {
+			t.Errorf("%d count", f.budget.used)
+		}
+	})
+}
+
 func TestAStartThatComesLateIsToldToTheSharedBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()

@@ -54,9 +54,11 @@ func takeArgs(process idempotency.Process, limits pacing.Limits, ask pacing.Ask)
 	for _, n := range []int{limits.Concurrency, ask.Want, ask.Leave, ask.LeaveConcurrency, ask.InFlight} {
 		args = append(args, strconv.Itoa(max(n, 0)))
 	}
-	args = append(args, strconv.Itoa(len(ask.Late)))
-	for _, age := range ask.Late {
-		args = append(args, micros(age))
+	for _, ages := range [][]time.Duration{ask.Late, ask.Own} {
+		args = append(args, strconv.Itoa(len(ages)))
+		for _, age := range ages {
+			args = append(args, micros(age))
+		}
 	}
 	return args, err
 }

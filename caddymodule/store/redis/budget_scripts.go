@@ -131,10 +131,11 @@ end
 
 // takeScript further takes: how many at a time, how many are wanted, what has to be
 // left of starts and of places, how many calls are under way, how many starts have
-// come later than they were granted, and of each, how many µs ago that was. It returns how many
-// are granted, and after how many µs there can be one more; how many were started
-// in the window, and of how many; how many are under way; how many processes share
-// the budget; and now.
+// come later than they were granted, and of each, how many µs ago that was; and the
+// same of those that the process has made by itself. It returns how many are
+// granted, and after how many µs there can be one more; how many were started in the
+// window, and of how many; how many are under way; how many processes share the
+// budget; and now.
 //
 // Who waits as well gets some too: of what there is, nobody gets more than a share
 // for each that waits, and who was served longer ago is let go first, for as long
@@ -154,6 +155,11 @@ if starts > 0 then
     local was = bucketOf(now - tonumber(ARGV[i]))
     if (count[was] or 0) > 0 then add(was, -1) end
     add(bucketOf(now), 1)
+  end
+  local own = 12 + tonumber(ARGV[11])
+  for i = own + 1, own + tonumber(ARGV[own]) do
+    local stop = bucketOf(now - tonumber(ARGV[i]))
+    if stop + window > now then add(stop, 1) end
   end
 end
 
@@ -234,7 +240,9 @@ local till = math.max(held, now + tonumber(ARGV[6]))
 put('held', int(till))
 if starts > 0 then
   if held <= now then
-    limit = math.max(1, math.min(limit, used))
+    -- No less than what it grows by in a window: a limit of 1, after the only call
+    -- for a while was refused, would be a stop that the upstream has not asked for.
+    limit = math.min(limit, math.max(used, math.floor(starts / 20), 1))
     put('low', int(limit))
   end
   if state.low then put('lowat', int(till)) end

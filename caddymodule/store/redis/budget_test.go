@@ -250,6 +250,21 @@ func TestAStartThatComesLateCountsFromWhenItCame(t *testing.T) {
 	}
 }
 
+func TestStartsThatAProcessHasMadeByItselfCountFromWhenTheyCame(t *testing.T) {
+	s := openOne(t, redistest.New(t, redistest.Options{}))
+	l := newLedger(t, s, pacing.Limits{Starts: 5, Window: time.Second, Burst: 5})
+	p := newProcesses(1)[0]
+	l.pass(2 * time.Second)
+	ask := pacing.Ask{Late: []time.Duration{5 * time.Second}, Own: []time.Duration{600 * time.Millisecond, 100 * time.Millisecond, 3 * time.Second}}
+	if g := l.take(p, ask); g.Used != 3 { // the late one, and two within the window
+		t.Errorf("when it is told: %+v", g)
+	}
+	l.pass(500 * time.Millisecond)
+	if g := l.take(p, pacing.Ask{}); g.Used != 2 {
+		t.Errorf("when one is a window ago: %+v", g)
+	}
+}
+
 func TestWhatIsToBeLeftIsLeft(t *testing.T) {
 	s := openOne(t, redistest.New(t, redistest.Options{}))
 	l := newLedger(t, s, pacing.Limits{Starts: 100, Window: time.Second, Burst: 10, Concurrency: 20})
@@ -354,7 +369,7 @@ func TestAHoldStopsAllAndLowersTheLimitWhichGrowsBack(t *testing.T) {
 		t.Errorf("a minute later: %+v", g)
 	}
 	l.hold(0)
-	if g := l.take(p[1], pacing.Ask{}); g.Limit != 1 {
+	if g := l.take(p[1], pacing.Ask{}); g.Limit != 5 { // as much as it grows by in a window
 		t.Errorf("a hold with nothing used: %+v", g)
 	}
 }
