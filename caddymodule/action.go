@@ -60,7 +60,7 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) 
 	var prefers preference
 	if out == nil && err == nil {
 		prefers = preferenceOf(r.Header)
-		call := h.newCall(r, a, who, owner, request.Fingerprint(), prefers)
+		call := h.newCall(r, a, who, id, owner, request.Fingerprint(), prefers)
 		out, err = h.app.backend.gate.Do(r.Context(), call)
 	}
 	if err != nil {
@@ -107,8 +107,8 @@ func (o owner) label(a *action, organisation idempotency.OrganisationID) idempot
 func (o owner) upstreamKey(key string) string { return idempotency.UpstreamKey(o.scope, key) }
 
 // newCall returns the call that the request r, with the fingerprint fp, makes
-// of a.
-func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp idempotency.Fingerprint, prefers preference) idempotency.Call {
+// of a. Where it has a key, id is what belongs to that, and Replay was asked.
+func (h *Handler) newCall(r *http.Request, a action, who identity, id idempotency.ID, o owner, fp idempotency.Fingerprint, prefers preference) idempotency.Call {
 	call := idempotency.Call{
 		Key:         who.key,
 		Fingerprint: fp,
@@ -127,7 +127,7 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, o owner, fp i
 		call.UpstreamKey = o.upstreamKey(call.Key)
 		call.Retention = who.retention
 	case who.key != "":
-		call.ID = o.id(who.key)
+		call.ID, call.Asked = id, true
 		call.UpstreamKey = o.upstreamKey(who.key)
 	default:
 		call.NewID, call.NewUpstreamKey = o.id, o.upstreamKey

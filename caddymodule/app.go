@@ -32,7 +32,8 @@ type App struct {
 	Organizations map[string]*Organization `json:"organizations,omitempty"`
 
 	// How many bytes of finished answers are held in memory in front of the
-	// store; 0 for none. Default: 67108864 (64 MiB).
+	// store: those that were asked for again, or all where sidecars share the
+	// store, which may be away when they are. 0 for none. Default: 67108864 (64 MiB).
 	CacheSize *int64 `json:"cache_size,omitempty"`
 
 	// What calls that were handed over may grow to while they wait for their turn.

@@ -107,7 +107,10 @@ func (c *Cache) set(rec *Record, now time.Time) {
 		return
 	}
 	cost := int64(entryOverhead + len(rec.Answer.Header) + len(rec.Answer.Body))
-	c.entries.SetWithTTL(shortID(rec.ID), &cached{Record: rec}, cost, rec.Expires.Sub(now))
+	// Without a TTL, which entry looks at by itself: an index of those costs more
+	// than the rest of a Set, and what has expired is the first to be evicted, since
+	// nobody asks for it.
+	c.entries.Set(shortID(rec.ID), &cached{Record: rec}, cost)
 }
 
 // drop takes the record of id out of the cache.

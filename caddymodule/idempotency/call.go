@@ -42,6 +42,10 @@ type Call struct {
 	// Keyless calls only.
 	Present func() bool
 
+	// Asked says that Replay has just had nothing to tell of ID, so that the cache
+	// need not be asked again. Nothing depends on it but time.
+	Asked bool
+
 	// Fingerprint tells this request from another under the same key.
 	Fingerprint Fingerprint
 

@@ -36,6 +36,7 @@ func TestCloseClosesTheStoreAndRefusesCalls(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		cache := w.useCache()
 		w.do(w.keyed("k"))
+		w.do(w.keyed("k"))
 		if settled(cache, "k") == nil {
 			t.Fatal("the cache does not have the answer")
 		}

@@ -164,10 +164,13 @@ func (g *Gate) Do(ctx context.Context, call Call) (*Outcome, error) {
 // call's own caller: it waits as long as that would have.
 func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, error) {
 	for {
-		now := g.clock.Now()
-		if rec := g.cache.Load().Get(call.ID, now); rec != nil {
-			return replay(rec, call.Fingerprint, now)
+		if !call.Asked {
+			now := g.clock.Now()
+			if rec := g.cache.Load().Get(call.ID, now); rec != nil {
+				return replay(rec, call.Fingerprint, now)
+			}
 		}
+		call.Asked = false
 		f, first, err := g.board(call)
 		if err != nil {
 			call.claiming.end()
@@ -356,7 +359,12 @@ func (g *Gate) fly(f *flight, call Call) {
 	}
 	out = told(rec, result)
 	if ours && result.Fate != Freed {
-		g.remember(rec, rec.Finished, drops)
+		if g.shared != nil {
+			// It may be away when a repeat comes. From another store an answer is
+			// as well read once, by the first repeat: most are never asked for, and
+			// to make room for each costs a tenth of a call.
+			g.remember(rec, rec.Finished, drops)
+		}
 		out.Stored, out.Expires = out.Rest == nil, rec.Expires
 	}
 	g.land(f)

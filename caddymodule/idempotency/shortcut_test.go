@@ -24,6 +24,7 @@ func TestShortcutTellsWhatTheCacheHolds(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		cache := w.useCache()
 		w.do(w.shortcut("k"))
+		w.do(w.shortcut("k")) // the first repeat puts it there
 		if settled(cache, "k") == nil {
 			t.Fatal("the cache does not have the answer")
 		}
@@ -47,6 +48,7 @@ func TestShortcutRefusesAnotherRequestEachTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		cache := w.useCache()
 		w.do(w.shortcut("k"))
+		w.do(w.shortcut("k")) // the first repeat puts it there
 		settled(cache, "k")
 		other := shortcutRequest()
 		other.Body = []byte(`{"a":1,"b":2.0}`)
@@ -71,6 +73,7 @@ func TestNothingFollowsFromTheShortcutsSilence(t *testing.T) {
 			t.Errorf("of a key that was never used: %+v, %v", out, err)
 		}
 		w.do(w.shortcut("k"))
+		w.do(w.shortcut("k")) // the first repeat puts it there
 		settled(cache, "k")
 		rec := w.record("k")
 		time.Sleep(time.Until(rec.Expires) - time.Nanosecond)
