@@ -1,16 +1,11 @@
 package caddymodule
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
@@ -113,99 +108,3 @@ func accountAttempts(attempts []genesys.Attempt) {
 		meters.upstream[a.Verdict].Observe(a.Took.Seconds())
 	}
 }
-
-// line is what the log says of a request for a data action that has ended: no
-// key, no body, no token.
-type line struct {
-	ending       ending
-	orphaned     bool // nobody was there any more to be told
-	problem      string
-	status       int
-	id           idempotency.ID // zero: it has none
-	journal      idempotency.Journal
-	action       string
-	organization string
-	took         time.Duration
-
-	// There is a line for each call, so that what it needs is reused.
-	fields [1]zap.Field
-	digest [2 * digestSize]byte
-}
-
-var lines = sync.Pool{New: func() any { return new(line) }}
-
-// logCall logs l under the logger genesys.calls. Caddy's own options decide
-// where it goes, and how many of them do.
-func (h *Handler) logCall(l line) {
-	log := h.app.calls
-	if a := running.Load(); a != nil {
-		log = a.calls
-	}
-	level := zapcore.InfoLevel
-	if l.ending == endUnknown {
-		level = zapcore.WarnLevel
-	}
-	entry := log.Check(level, "call")
-	if entry == nil {
-		return
-	}
-	pooled := lines.Get().(*line)
-	*pooled = l
-	pooled.fields[0] = zap.Inline(pooled)
-	entry.Write(pooled.fields[:]...)
-	*pooled = line{}
-	lines.Put(pooled)
-}
-
-// MarshalLogObject implements zapcore.ObjectMarshaler.
-func (l *line) MarshalLogObject(enc zapcore.ObjectEncoder) error {
-	enc.AddString("outcome", l.ending.String())
-	if l.problem != "" {
-		enc.AddString("problem", l.problem)
-	}
-	if l.orphaned {
-		enc.AddBool("orphaned", true)
-	}
-	if l.organization != "" {
-		enc.AddString("organization", l.organization)
-	}
-	enc.AddString("action", l.action)
-	if l.id != (idempotency.ID{}) {
-		hex.Encode(l.digest[:], l.id[:digestSize])
-		enc.AddByteString("call", l.digest[:]) // of the key, its scope and its organisation
-	}
-	enc.AddInt("status", l.status)
-	enc.AddDuration("duration", l.took)
-	n := len(l.journal.Attempts)
-	enc.AddInt("attempts", n+l.journal.Skipped)
-	if n == 0 {
-		return nil
-	}
-	var upstream, waited time.Duration
-	for i := range l.journal.Attempts {
-		upstream += l.journal.Attempts[i].Took
-		waited += l.journal.Attempts[i].Waited
-	}
-	enc.AddDuration("upstream_duration", upstream)
-	enc.AddDuration("waited", waited)
-	return enc.AddArray("correlation_ids", (*correlationIDs)(l))
-}
-
-// correlationIDs are those that a call's attempts had.
-type correlationIDs line
-
-// MarshalLogArray implements zapcore.ArrayMarshaler.
-func (l *correlationIDs) MarshalLogArray(enc zapcore.ArrayEncoder) error {
-	for i := range l.journal.Attempts {
-		if id := l.journal.Attempts[i].CorrelationID; id != "" {
-			enc.AppendString(id)
-		}
-	}
-	return nil
-}
-
-// Interface guards
-var (
-	_ zapcore.ObjectMarshaler = (*line)(nil)
-	_ zapcore.ArrayMarshaler  = (*correlationIDs)(nil)
-)

@@ -107,6 +107,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the app.
 func (a *App) Provision(ctx caddy.Context) error {
+	makeRoomForGarbage()
 	a.ctx = ctx
 	a.log = ctx.Logger()
 	a.calls = a.log.Named("calls")
@@ -201,6 +202,7 @@ func (a *App) Stop() error {
 	// Else each configuration would keep the one before it in memory, and so
 	// every one there ever was.
 	a.tenure.formerSettings = nil
+	callLines.flush() // the configuration's logs are closed next
 	return err
 }
 

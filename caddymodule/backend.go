@@ -168,6 +168,7 @@ func (b *backend) Destruct() error {
 	if caddy.Exiting() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
+		defer callLines.flush() // of calls that have outlived all configurations
 		return end(ctx)
 	}
 	go func() {

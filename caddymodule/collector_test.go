@@ -1,0 +1,32 @@
+package caddymodule
+
+import (
+	"runtime"
+	"testing"
+	"time"
+)
+
+func TestAHeapMayDoubleAndGrowByItsRoom(t *testing.T) {
+	for _, live := range []uint64{5 << 20, 30 << 20, 128 << 20, 1 << 30} {
+		goal := live + live*uint64(gcPercent(live))/100
+		if want := 2*live + heapRoom; goal > want || goal < want-want/100 {
+			t.Errorf("a heap of %d MiB grows to %d MiB, want %d", live>>20, goal>>20, want>>20)
+		}
+	}
+	if got, most := gcPercent(0), 100+100*heapRoom/(4<<20); got != most {
+		t.Errorf("an empty heap has GOGC %d, want %d", got, most)
+	}
+}
+
+func TestWhatFollowsACollectionFollowsEach(t *testing.T) {
+	calls := make(chan struct{}, 100)
+	afterEachCollection(func() { calls <- struct{}{} })
+	for n := range 4 { // the first is at once
+		select {
+		case <-calls:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("there were %d calls", n)
+		}
+		runtime.GC()
+	}
+}
