@@ -86,7 +86,7 @@ func wantTicketOfEach(t *testing.T, s *Store) {
 	t.Helper()
 	wantQueue(t, s)
 	want := make(map[idempotency.Place]idempotency.ID)
-	err := s.eachRecord(func(rec *idempotency.Record) error {
+	_, err := s.eachRecord(func(rec *idempotency.Record) error {
 		if rec.Deferred != nil {
 			want[rec.Deferred.Place] = rec.ID
 		}

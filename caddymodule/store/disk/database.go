@@ -27,13 +27,14 @@ type database struct {
 	unsettled *tally
 	recent    *atomic.Bool // its format is formatRecent
 	queue     *queue
+	filter    *filter
 }
 
 // openDatabase checks and opens the database of the store in dir, whose locks
 // are held.
 func openDatabase(dir string, logger *slog.Logger, fsys vfs.FS) (_ database, err error) {
 	name := filepath.Join(dir, dbName)
-	d := database{dir: dir, logger: logger, guard: newGuard(), logs: new(retiredLogs), unsettled: new(tally), recent: new(atomic.Bool)}
+	d := database{dir: dir, logger: logger, guard: newGuard(), logs: new(retiredLogs), unsettled: new(tally), recent: new(atomic.Bool), filter: new(filter)}
 	seal := newSeal(fsys, name)
 	if err := seal.verify(); err != nil {
 		return database{}, err
@@ -51,7 +52,7 @@ func openDatabase(dir string, logger *slog.Logger, fsys vfs.FS) (_ database, err
 	if d.db, err = openDB(name, guarded, logger, true); err != nil {
 		return database{}, err
 	}
-	if err := errors.Join(d.checkFormat(), d.loadTally(), d.loadTickets(), d.guard.failure()); err != nil {
+	if err := errors.Join(d.checkFormat(), d.loadIndexed(), d.loadTally(), d.loadTickets(), d.guard.failure()); err != nil {
 		return database{}, errors.Join(err, closeDB(d.db))
 	}
 	return d, nil
@@ -113,6 +114,13 @@ func (d *database) checkFormat() error {
 	}
 	d.recent.Store(v == formatRecent)
 	return nil
+}
+
+// loadIndexed reads whether the index of all records has each of them.
+func (d *database) loadIndexed() error {
+	value, err := d.get(indexedKey)
+	d.filter.indexed = value != nil
+	return err
 }
 
 // admit makes sure that the database has a format that rec can be in.

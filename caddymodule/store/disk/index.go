@@ -70,7 +70,7 @@ func (d *database) takeOver() error {
 	// not done it has left nothing.)
 	err := b.DeleteRange([]byte{keyspaceStarted}, after([]byte{keyspaceStarted}), nil)
 	var open [][]byte
-	walkErr := d.eachRecord(func(rec *idempotency.Record) error {
+	skipped, walkErr := d.eachRecord(func(rec *idempotency.Record) error {
 		if isOpen(rec) {
 			open = append(open, placeKey(keyspaceOpen, store.PositionOf(rec)))
 		}
@@ -88,6 +88,11 @@ func (d *database) takeOver() error {
 	for _, key := range open {
 		err = errors.Join(err, b.Set(key, nil, nil))
 	}
+	if skipped == 0 {
+		err = errors.Join(err, b.Set(indexedKey, nil, nil))
+	} else {
+		err = errors.Join(err, b.Delete(indexedKey, nil))
+	}
 	err = errors.Join(err, b.Set(formatKey, binary.AppendUvarint(nil, format), nil))
 	if err == nil {
 		err = b.Commit(pebble.Sync)
@@ -99,19 +104,20 @@ func (d *database) takeOver() error {
 }
 
 // eachRecord calls f for each record of the database, expired or not, without its
-// body. It skips those that cannot be read: whoever wants one is told.
-func (d *database) eachRecord(f func(*idempotency.Record) error) (err error) {
+// body. It skips those that cannot be read, and tells how many: whoever wants one
+// is told.
+func (d *database) eachRecord(f func(*idempotency.Record) error) (skipped int, err error) {
 	it, err := d.db.NewIter(&pebble.IterOptions{
 		LowerBound: []byte{keyspaceRecord}, UpperBound: after([]byte{keyspaceRecord}),
 	})
 	if err != nil {
-		return d.readError(err)
+		return 0, d.readError(err)
 	}
 	defer func() { err = errors.Join(err, d.readError(it.Close())) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
-			return d.readError(err)
+			return skipped, d.readError(err)
 		}
 		rec, _, need, err := store.DecodeClear(value)
 		if err == nil && rec == nil && need == 0 { // it is not sealed
@@ -122,11 +128,12 @@ func (d *database) eachRecord(f func(*idempotency.Record) error) (err error) {
 		}
 		if err != nil {
 			d.logger.Error("reading a record of the store, which is skipped", "error", err)
+			skipped++
 			continue
 		}
 		if err := f(rec); err != nil {
-			return err
+			return skipped, err
 		}
 	}
-	return nil
+	return skipped, nil
 }

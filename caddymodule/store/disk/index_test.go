@@ -20,7 +20,7 @@ import (
 func wantIndexes(t *testing.T, s *Store) {
 	t.Helper()
 	want := make(map[string]bool)
-	err := s.eachRecord(func(rec *idempotency.Record) error {
+	_, err := s.eachRecord(func(rec *idempotency.Record) error {
 		want[string(placeKey(keyspaceStarted, store.PositionOf(rec)))] = true
 		if isOpen(rec) {
 			want[string(placeKey(keyspaceOpen, store.PositionOf(rec)))] = true

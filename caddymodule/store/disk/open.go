@@ -196,7 +196,8 @@ func create(dir string, logger *slog.Logger, fsys vfs.FS) error {
 		return err
 	}
 	err = errors.Join(
-		db.Set(formatKey, binary.AppendUvarint(nil, format), pebble.Sync),
+		db.Set(formatKey, binary.AppendUvarint(nil, format), pebble.NoSync),
+		db.Set(indexedKey, nil, pebble.Sync),
 		db.Flush(),
 		db.Close(),
 		guard.failure(),

@@ -44,10 +44,14 @@ func (r row) read(decode func([]byte) (*idempotency.Record, error)) (*idempotenc
 }
 
 // storedSeldom is stored, for a record that most likely is not there: unlike a
-// Get, an iterator can be made to ask the last level's Bloom filters.
+// Get, an iterator can be made to ask the last level's Bloom filters, where the
+// store's own does not suffice.
 func (r row) storedSeldom() (rec *idempotency.Record, err error) {
 	if running, ok := r.stripe.running[r.id]; ok {
 		return running.rec, nil
+	}
+	if !r.s.filter.known.mayHave(r.id) {
+		return nil, nil
 	}
 	key := recordKey(r.id)
 	it, err := r.s.db.NewIter(&pebble.IterOptions{LowerBound: key, UpperBound: append(key, 0), UseL6Filters: true})

@@ -189,6 +189,9 @@ func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotenc
 	if settled {
 		s.unsettled.count(old.Adoption).Add(-1)
 	}
+	if old != nil {
+		s.filter.removed()
+	}
 	r.end()
 	return nil
 }
@@ -376,6 +379,7 @@ func (s *Store) setRecord(b *pebble.Batch, rec *idempotency.Record) error {
 	if err := s.admit(rec); err != nil {
 		return err
 	}
+	s.filter.add(rec.ID)
 	buf := encodings.Get().(*[]byte)
 	defer encodings.Put(buf)
 	*buf = s.keys.Ring().Encode((*buf)[:0], rec)

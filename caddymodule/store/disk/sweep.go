@@ -25,6 +25,7 @@ func (s *Store) run(interval time.Duration) {
 	defer looks.Stop()
 	notes := time.NewTicker(noteInterval)
 	defer notes.Stop()
+	s.learn()
 	for {
 		select {
 		case <-s.stop:
@@ -39,12 +40,16 @@ func (s *Store) run(interval time.Duration) {
 			if !s.recover() {
 				return
 			}
+			s.learn()
 		case <-tick:
 			n, err := s.sweep()
 			if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrFailed) {
 				s.logger.Error("sweeping store", "error", err)
 			}
 			s.logger.Debug("swept store", "removed", n)
+			if s.filterIsStale() {
+				s.learn()
+			}
 		}
 	}
 }
@@ -137,6 +142,7 @@ func (s *Store) removeExpired(key []byte) (gone bool, err error) {
 		s.unsettled.count(rec.Adoption).Add(-1)
 	}
 	if gone {
+		s.filter.removed()
 		s.left(rec, nil)
 		r.end()
 	}
