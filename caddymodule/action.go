@@ -117,6 +117,7 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, id idempotenc
 		Retention:   time.Duration(h.Retention),
 		Wait:        time.Duration(*h.Wait),
 		Deadline:    time.Duration(h.Deadline),
+		Stays:       true, // a request that was given up takes up a goroutine until then
 	}
 	switch {
 	case who.hash:

@@ -46,6 +46,12 @@ type Call struct {
 	// need not be asked again. Nothing depends on it but time.
 	Asked bool
 
+	// Stays says that the caller has nothing better to do than to wait until its
+	// call has ended, even if its context ends before: Do may use its goroutine for
+	// the call then, which spares two switches to others and back. Whether a caller
+	// is still there goes by the context all the same.
+	Stays bool
+
 	// Fingerprint tells this request from another under the same key.
 	Fingerprint Fingerprint
 

@@ -1,6 +1,11 @@
 package idempotency
 
-import "time"
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+)
 
 // crew lets calls fly, each on a goroutine of its own until it has landed. It
 // uses goroutines again: what a call goes through is deep, and a new one would
@@ -45,5 +50,37 @@ func (c *crew) work(d departure) {
 		case <-timer.C:
 			return
 		}
+	}
+}
+
+// mayStay tells whether call, which is the first of its flight, can fly on its
+// caller's goroutine. A keyless call cannot: who takes the place of its caller must
+// be told at once that this has left. Nor can one that another process may turn out
+// to have under way, which is waited for only so long.
+func (g *Gate) mayStay(call Call, adopter bool) bool {
+	return call.Stays && g.shared == nil && !adopter && call.Adoption == (AdoptionID{}) &&
+		call.Later == nil && call.place == ""
+}
+
+// flyHere lets call fly on the goroutine of its caller, which alights when ctx ends,
+// or else with the outcome.
+func (g *Gate) flyHere(ctx context.Context, f *flight, call Call) (*Outcome, error) {
+	defer crash() // as a goroutine of the crew would
+	stays := context.AfterFunc(ctx, func() { g.alight(f) })
+	g.fly(f, call)
+	if !stays() {
+		return nil, ctx.Err()
+	}
+	defer g.alight(f)
+	return f.outcome(true)
+}
+
+// crash ends the process on a panic, which somebody up the stack might else recover
+// from: what a flight that has not landed leaves behind is for the next process.
+func crash() {
+	if p := recover(); p != nil {
+		message := fmt.Sprintf("%v\n\n%s", p, debug.Stack())
+		go panic(message)
+		select {}
 	}
 }

@@ -139,8 +139,8 @@ func (g *Gate) Replay(id ID, r Request) (*Outcome, error) {
 }
 
 // Do decides what becomes of call and returns what its caller is to be told.
-// It returns when there is something to tell, or with ctx.Err() when ctx ends,
-// which changes nothing about a call that has been claimed.
+// It returns when there is something to tell, or with ctx.Err() when ctx ends
+// (see Call.Stays), which changes nothing about a call that has been claimed.
 //
 // Its other errors are ErrKeyReused, ErrInUse, ErrResultUnavailable,
 // ErrOverloaded, ErrClosed, those that wrap ErrStore, and what call.Prepare
@@ -176,11 +176,16 @@ func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, 
 			call.claiming.end()
 			return nil, err
 		}
-		if first {
-			g.crew.launch(f, call)
+		var out *Outcome
+		if first && g.mayStay(call, adopter) {
+			out, err = g.flyHere(ctx, f, call)
+		} else {
+			if first {
+				g.crew.launch(f, call)
+			}
+			out, err = g.await(ctx, f, call, first, adopter)
+			g.alight(f)
 		}
-		out, err := g.await(ctx, f, call, first, adopter)
-		g.alight(f)
 		if errors.Is(err, errQueued) || out != nil && out.Fate == Pending && call.Later == nil {
 			if err := g.awaitTurn(ctx, &call, adopter); err != nil {
 				return nil, err
@@ -347,14 +352,7 @@ func (g *Gate) fly(f *flight, call Call) {
 		g.log.Error("recording the outcome of a call", slog.String("id", f.id.String()),
 			slog.String("state", rec.State.String()), slog.Any("error", err))
 		f.finish(told(rec, result), nil)
-		switch recorded := g.keepRecording(rec, release); {
-		case recorded:
-		case result.Fate == Freed:
-			g.giveUp(claim.record)
-		default:
-			g.lose(claim.record)
-		}
-		g.land(f)
+		go g.recordLater(f, claim, rec, result, release)
 		return
 	}
 	out = told(rec, result)

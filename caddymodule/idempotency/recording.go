@@ -59,6 +59,18 @@ func (g *Gate) recordAnew(ctx context.Context, rec *Record) error {
 	return g.store.Finish(ctx, rec)
 }
 
+// recordLater goes on where record has failed, and lands f at the end.
+func (g *Gate) recordLater(f *flight, claim *Claim, rec *Record, result Result, release bool) {
+	switch recorded := g.keepRecording(rec, release); {
+	case recorded:
+	case result.Fate == Freed:
+		g.giveUp(claim.record)
+	default:
+		g.lose(claim.record)
+	}
+	g.land(f)
+}
+
 // keepRecording tries to record an outcome until it succeeds or patience ends,
 // and tells which.
 func (g *Gate) keepRecording(rec *Record, release bool) bool {

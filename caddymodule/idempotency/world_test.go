@@ -28,14 +28,22 @@ type world struct {
 	gate     *idempotency.Gate
 	upstream *upstream
 	prepared bool // calls have nothing to prepare, and are claimed unseen
+	stays    bool // callers lend their goroutines
 }
 
 // inBubble runs test in a synctest bubble, in a world of its own: once with
-// calls that are looked up before they are claimed, and once with others.
+// calls that are looked up before they are claimed, once with others, and once
+// with callers that stay until their calls have ended.
 func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	t.Run("looked up", func(t *testing.T) { inBubbleOf(t, false, test) })
 	t.Run("claimed at once", func(t *testing.T) { inBubbleOf(t, true, test) })
+	t.Run("on its caller's goroutine", func(t *testing.T) {
+		inBubbleOf(t, true, func(t *testing.T, w *world) {
+			w.stays = true
+			test(t, w)
+		})
+	})
 }
 
 func inBubbleOf(t *testing.T, prepared bool, test func(t *testing.T, w *world)) {
@@ -78,6 +86,7 @@ func (w *world) keyed(key string) idempotency.Call {
 		Deadline:    deadline,
 		Prepare:     func(context.Context) error { return nil },
 		Prepared:    func() bool { return w.prepared },
+		Stays:       w.stays,
 		Send:        w.upstream.send,
 	}
 }
@@ -151,6 +160,7 @@ func (w *world) record(key string) *idempotency.Record {
 type pending struct {
 	t     *testing.T
 	leave context.CancelFunc // the caller gives up
+	stays bool               // and may be seen to have left only once its call has ended
 	done  chan struct{}
 	out   *idempotency.Outcome
 	err   error
@@ -160,7 +170,7 @@ type pending struct {
 // start lets a caller make call and returns once everybody waits for something.
 func (w *world) start(call idempotency.Call) *pending {
 	ctx, leave := context.WithCancel(context.Background())
-	p := &pending{t: w.t, leave: leave, done: make(chan struct{})}
+	p := &pending{t: w.t, leave: leave, stays: call.Stays, done: make(chan struct{})}
 	gate := w.gate
 	go func() {
 		defer close(p.done)
@@ -176,6 +186,9 @@ func (w *world) start(call idempotency.Call) *pending {
 func (p *pending) left() {
 	p.t.Helper()
 	p.leave()
+	if p.stays && p.waiting() {
+		return
+	}
 	<-p.done
 	synctest.Wait()
 	if !errors.Is(p.err, context.Canceled) {

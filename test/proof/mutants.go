@@ -81,7 +81,7 @@ var mutants = []mutant{
 	{
 		name: "frees the key when its outcome cannot be recorded",
 		edits: []overlay.Edit{{
-			File: "caddymodule/idempotency/gate.go",
+			File: "caddymodule/idempotency/recording.go",
 			Old:  "switch recorded := g.keepRecording(rec, release); {",
 			New:  "g.forget(claim.record, nil)\n\t\tswitch recorded := true; {",
 		}},
