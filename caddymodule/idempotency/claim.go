@@ -99,14 +99,19 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			g.forget(next, before)
 			return nil, nil, errAgain
 		}
-		if f.callers.Load() == 1 && call.Present != nil && !call.Present() {
-			// The one who is left has gone as well, though that is yet to be
-			// noticed. Its repeat may have been answered in the meantime.
+		if call.goneUnnoticed(f) {
+			// Its repeat may have been answered in the meantime.
 			g.forget(next, before)
 			return nil, nil, context.Canceled
 		}
 		return &Claim{g, f, next, before != nil && before.wasSent() && before.Honored}, nil, nil
 	}
+}
+
+// goneUnnoticed tells whether the only caller of f, who makes c, has gone as well,
+// though that is yet to be noticed.
+func (c *Call) goneUnnoticed(f *flight) bool {
+	return f.callers.Load() == 1 && c.Present != nil && !c.Present()
 }
 
 func (c *Call) fits() error {

@@ -57,6 +57,9 @@ func (g *Gate) enqueue(ctx context.Context, f *flight, call Call, next *Record, 
 	if f.callers.Load() == 0 {
 		return nil, nil, errAgain // who has left already cannot be told where to ask
 	}
+	if call.goneUnnoticed(f) {
+		return nil, nil, context.Canceled // its repeat may have been handed over, and told so, meanwhile
+	}
 	now := g.clock.Now()
 	later := *call.Later
 	later.Since = now

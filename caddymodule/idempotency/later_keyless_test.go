@@ -1,6 +1,8 @@
 package idempotency_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -216,5 +218,25 @@ func TestAKeylessCallThatWasCancelledIsNotAdopted(t *testing.T) {
 		if next := d.do(d.asyncKeyless("r")); next.Key == first.Key {
 			t.Error("it was adopted")
 		}
+	})
+}
+
+// Its repeat came, and was told where to ask, while nobody had noticed that the
+// first caller was gone.
+func TestAKeylessCallIsNotHandedOverForACallerWhoIsGoneUnnoticed(t *testing.T) {
+	atDesk(t, func(t *testing.T, d *desk) {
+		gone := d.asyncKeyless("r")
+		gone.Present = func() bool { return false }
+		if out, err := d.gate.Do(t.Context(), gone); out != nil || !errors.Is(err, context.Canceled) {
+			t.Errorf("it got %+v, %v", out, err)
+		}
+		d.wantTickets(0)
+		repeat := d.do(d.asyncKeyless("r"))
+		wantPending(t, repeat, executed)
+		repeat.Settle(true)
+		if out, err := d.gate.Do(t.Context(), gone); out != nil || !errors.Is(err, context.Canceled) {
+			t.Errorf("the one that comes late got %+v, %v", out, err)
+		}
+		d.wantTickets(1)
 	})
 }

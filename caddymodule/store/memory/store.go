@@ -185,9 +185,13 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 	if e == nil {
 		return fmt.Errorf("finishing record: %w", idempotency.ErrNotOwner)
 	}
-	s.removeLocked(e)
 	s.leaveLocked(e.rec, rec)
-	s.addLocked(clone(rec), e.unsettled)
+	if rec.Started.Equal(e.rec.Started) && rec.Adoption == e.rec.Adoption {
+		s.replaceLocked(e, clone(rec))
+	} else {
+		s.removeLocked(e)
+		s.addLocked(clone(rec), e.unsettled)
+	}
 	s.reclaimLocked(reclaimBatch)
 	s.makeRoomLocked(0)
 	return nil
@@ -310,6 +314,27 @@ func (s *Store) addLocked(rec *idempotency.Record, unsettled bool) {
 			s.unsettled[rec.Adoption] = alike
 		}
 		alike[e] = struct{}{}
+	}
+}
+
+// replaceLocked puts rec, which has the same place in listings and the same adoption
+// ID, into e: as most outcomes do, for less than a removal and an addition. From here
+// on rec never changes.
+func (s *Store) replaceLocked(e *entry, rec *idempotency.Record) {
+	at := store.PositionOf(rec)
+	if rec.State == idempotency.Done {
+		s.open.Delete(at)
+	} else {
+		s.open.ReplaceOrInsert(at, e)
+	}
+	s.dropFinishedLocked(e)
+	e.rec = rec
+	s.size -= e.size
+	e.size = size(rec)
+	s.size += e.size
+	heap.Fix(&s.expiry, e.expiryPos)
+	if rec.State == idempotency.Done && rec.Answer != nil {
+		e.finished = s.finished.PushBack(e)
 	}
 }
 
