@@ -50,6 +50,8 @@ type answerJSON struct {
 type attemptJSON struct {
 	Started       time.Time `json:"started"`
 	Waited        float64   `json:"waited"`
+	Paused        float64   `json:"paused,omitempty"` // the part of waited that the organisation's pause took
+	Paced         float64   `json:"paced,omitempty"`  // the part of waited that its budget took
 	Took          float64   `json:"took"`
 	Written       bool      `json:"written"`
 	Status        int       `json:"status,omitempty"`
@@ -103,6 +105,8 @@ func newCallJSON(rec *idempotency.Record, standing idempotency.State) *callJSON 
 		call.Attempts[i] = attemptJSON{
 			Started:       a.Started.UTC(),
 			Waited:        a.Waited.Seconds(),
+			Paused:        a.Paused.Seconds(),
+			Paced:         a.Paced.Seconds(),
 			Took:          a.Took.Seconds(),
 			Written:       a.Written,
 			Status:        a.Status,

@@ -163,10 +163,12 @@ func (s *selection) addState(name string) error {
 		standing, recorded = idempotency.Open, []idempotency.State{idempotency.Open, idempotency.Started}
 	case "done":
 		standing, recorded = idempotency.Done, []idempotency.State{idempotency.Done}
+	case "queued":
+		standing, recorded = idempotency.Queued, []idempotency.State{idempotency.Queued}
 	case "released":
 		standing, recorded = idempotency.Released, []idempotency.State{idempotency.Released}
 	default:
-		return badInput("there is no state %q; there are started, done, unknown, open and released", name)
+		return badInput("there is no state %q; there are started, done, unknown, open, queued and released", name)
 	}
 	s.standings = append(s.standings, standing)
 	for _, state := range recorded {
@@ -287,7 +289,7 @@ func (a *App) find(ctx context.Context, text string) (id idempotency.ID, err err
 	}
 	// Those that somebody asks for are mostly among the few that are not done.
 	for _, states := range [][]idempotency.State{
-		{idempotency.Started, idempotency.Unknown, idempotency.Open, idempotency.Released}, {idempotency.Done},
+		{idempotency.Started, idempotency.Unknown, idempotency.Open, idempotency.Released, idempotency.Queued}, {idempotency.Done},
 	} {
 		query := idempotency.Query{States: states, Limit: maxCalls}
 		for {

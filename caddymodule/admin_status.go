@@ -24,6 +24,7 @@ type status struct {
 	Started       time.Time            `json:"started"`
 	Organizations []organizationStatus `json:"organizations"`
 	Calls         callsStatus          `json:"calls"`
+	Backlog       *backlogStatus       `json:"backlog"`
 	Store         storeStatus          `json:"store"`
 	Cache         cacheUse             `json:"cache"`
 	Handlers      []handlerStatus      `json:"handlers"`
@@ -31,11 +32,12 @@ type status struct {
 }
 
 type organizationStatus struct {
-	Name     string       `json:"name"`
-	APIURL   string       `json:"api_url"`
-	ClientID string       `json:"client_id"`
-	Token    tokenStatus  `json:"token"`
-	Pause    *pauseStatus `json:"pause"`
+	Name     string        `json:"name"`
+	APIURL   string        `json:"api_url"`
+	ClientID string        `json:"client_id"`
+	Token    tokenStatus   `json:"token"`
+	Pause    *pauseStatus  `json:"pause"`
+	Budget   *budgetStatus `json:"budget"`
 }
 
 // tokenStatus is what is known of a token, without it.
@@ -117,6 +119,7 @@ func (a *App) status(now time.Time) *status {
 		Started:       processStarted.UTC(),
 		Organizations: []organizationStatus{},
 		Calls:         callsStatus{gate.InFlight(), gate.Waiters(), gate.Unrecorded()},
+		Backlog:       a.backlogStatus(now),
 		Store:         a.storeStatus(),
 		Cache:         cacheUse{a.settings.cacheSize},
 		Handlers:      []handlerStatus{},
@@ -153,7 +156,7 @@ func moduleVersion() string {
 }
 
 func (o *organization) status(now time.Time) organizationStatus {
-	s := organizationStatus{Name: o.name, APIURL: o.api.String(), ClientID: o.clientID}
+	s := organizationStatus{Name: o.name, APIURL: o.api.String(), ClientID: o.clientID, Budget: o.budgetStatus()}
 	token := o.tokens.Status()
 	s.Token = tokenStatus{State: "none", Generation: token.Generation}
 	if token.Usable {

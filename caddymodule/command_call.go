@@ -44,6 +44,8 @@ type toldAnswer struct {
 type toldAttempt struct {
 	Started       time.Time `json:"started"`
 	Waited        float64   `json:"waited"`
+	Paused        float64   `json:"paused"`
+	Paced         float64   `json:"paced"`
 	Took          float64   `json:"took"`
 	Written       bool      `json:"written"`
 	Status        int       `json:"status"`
@@ -59,7 +61,7 @@ type toldWord struct {
 }
 
 // callStates are the states by which calls can be listed.
-var callStates = []string{"started", "done", "unknown", "open", "released"}
+var callStates = []string{"started", "done", "unknown", "open", "queued", "released"}
 
 // callPath returns the API's path of the call that the user named.
 func callPath(id string) string { return "calls/" + url.PathEscape(id) }
@@ -92,7 +94,7 @@ func stateColor(state string) string {
 	switch state {
 	case "unknown":
 		return colorRed
-	case "open", "started":
+	case "open", "started", "queued":
 		return colorYellow
 	case "done":
 		return colorGreen

@@ -55,8 +55,8 @@ func newListCommand() *cobra.Command {
 
 The states are: started (under way), done (its answer is known), unknown (nobody
 can know whether it ran), open (the same, but its upstream honors the key, so that
-the same request may try again) and released (somebody has said that it did not
-run).
+the same request may try again), queued (it was handed over and waits for its turn)
+and released (somebody has said that it did not run).
 
 With --json one document is printed, {"calls": […]}, whose calls are as the admin
 API tells them. With --all it holds all of them, else "next" says that there are

@@ -128,12 +128,24 @@ func (p *printer) attempts(c *toldCall, now time.Time) {
 		if a.Status != 0 {
 			status = strconv.Itoa(a.Status)
 		}
-		t.add(ago(now, a.Started), inSeconds(a.Waited), inSeconds(a.Took), sent, status, orDash(a.Verdict), orDash(a.CorrelationID), a.Error)
+		t.add(ago(now, a.Started), a.waited(), inSeconds(a.Took), sent, status, orDash(a.Verdict), orDash(a.CorrelationID), a.Error)
 		if i == 0 && c.Skipped > 0 {
 			t.add(fmt.Sprintf("… %d more", c.Skipped), "", "", "", "", "", "", "")
 		}
 	}
 	p.table(t)
+}
+
+// waited is how long an attempt was waited for, and what took the most of that.
+func (a *toldAttempt) waited() string {
+	waited := inSeconds(a.Waited)
+	switch {
+	case a.Paused > 0 && a.Paused >= a.Paced:
+		return waited + " (paused " + inSeconds(a.Paused) + ")"
+	case a.Paced > 0:
+		return waited + " (paced " + inSeconds(a.Paced) + ")"
+	}
+	return waited
 }
 
 func (p *printer) words(words []toldWord, now time.Time) {

@@ -23,6 +23,7 @@ type toldStatus struct {
 		Waiters    int `json:"waiters"`
 		Unrecorded int `json:"unrecorded"`
 	} `json:"calls"`
+	Backlog  *toldBacklog  `json:"backlog"`
 	Store    toldStore     `json:"store"`
 	Cache    toldCache     `json:"cache"`
 	Handlers []toldHandler `json:"handlers"`
@@ -37,6 +38,7 @@ type toldOrganization struct {
 	Pause    *struct {
 		Until time.Time `json:"until"`
 	} `json:"pause"`
+	Budget *toldBudget `json:"budget"`
 }
 
 type toldToken struct {
@@ -84,7 +86,8 @@ func newStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Tells how a running sidecar is: tokens, store, calls, and what it guarantees",
 		Long: `Tells how a running sidecar is: its organizations and their tokens, its store and
-what that survives, the calls under way, and what each handler really guarantees.
+what that survives, the calls under way and those that wait, what is used of its
+budget, and what each handler really guarantees.
 
 It exits with 6 if something is wrong: the store is down, or there is no token to be
 had. What it is and what to do is in its output; genesys doctor looks closer.`,
@@ -153,6 +156,8 @@ func (p *printer) status(s *toldStatus) {
 	p.line("")
 	p.storeStatus(s)
 	p.line("calls    %d under way, %d waiting for one of them, %d not recorded yet", s.Calls.InFlight, s.Calls.Waiters, s.Calls.Unrecorded)
+	p.budgets(s)
+	p.backlog(s.Backlog)
 	if s.Cache.Size > 0 {
 		p.line("cache    up to %s of answers in memory", humanize.IBytes(uint64(s.Cache.Size)))
 	} else {
@@ -223,7 +228,7 @@ func (p *printer) storeStatus(s *toldStatus) {
 
 // toldOutcomes are the outcomes of calls, as they are told in an order that makes
 // sense.
-var toldOutcomes = []string{"executed", "replayed", "shared", "adopted", "unknown", "rejected"}
+var toldOutcomes = []string{"executed", "replayed", "shared", "adopted", "accepted", "unknown", "refused", "rejected"}
 
 func (p *printer) lastHour(minutes []toldMinute) {
 	sum := make(map[string]int)

@@ -167,6 +167,7 @@ func (gauges) Describe(descs chan<- *prometheus.Desc) {
 		descTokens, descTokenFailures, descTokenExpiry, descPauses, descPause} {
 		descs <- d
 	}
+	describeBudgets(descs)
 }
 
 // Collect implements prometheus.Collector.
@@ -207,5 +208,10 @@ func (gauges) Collect(metrics chan<- prometheus.Metric) {
 		counter(descPauses, o.pause.Count(), name)
 		left, _ := o.pause.Remaining(now)
 		gauge(descPause, left.Seconds(), name)
+		collectBudget(gauge, o.budgetStatus(), name)
+	}
+	if b := a.backlogStatus(now); b != nil {
+		collectBacklog(gauge, b)
+		counter(descBacklogEnded, gate.Served())
 	}
 }

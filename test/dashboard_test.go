@@ -48,7 +48,7 @@ func TestAlertRulesPassTheirTests(t *testing.T) {
 func TestEveryQueryOfTheDashboardAndTheAlertsHasDataFromALiveSidecar(t *testing.T) {
 	needPrometheus(t, "prometheus")
 	p := newPlatform(t, sandbox.Config{})
-	s := newSidecar(t, p, options{})
+	s := newSidecar(t, p, options{global: "pace 6000 1m\nconcurrency 50"})
 	prometheus := startPrometheus(t, s.admin)
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -58,11 +58,12 @@ func TestEveryQueryOfTheDashboardAndTheAlertsHasDataFromALiveSidecar(t *testing.
 			for _, body := range []string{`{"n":1}`, `{"n":1}`, `{"n":2}`} { // executed, replayed, rejected
 				_, _ = s.try(ctx, request{path: execute, body: body, header: []string{"Idempotency-Key", fmt.Sprintf("k%d", i)}})
 			}
+			_, _ = s.try(ctx, later(request{path: execute, body: `{"n":3}`, header: []string{"Idempotency-Key", fmt.Sprintf("l%d", i)}}))
 			time.Sleep(50 * time.Millisecond)
 		}
 	}()
 	queries := dashboardQueries(t)
-	if len(queries) < 20 {
+	if len(queries) < 35 {
 		t.Fatalf("the dashboard has %d queries", len(queries))
 	}
 	for what, query := range queries {
@@ -70,6 +71,12 @@ func TestEveryQueryOfTheDashboardAndTheAlertsHasDataFromALiveSidecar(t *testing.
 	}
 	for alert, query := range alertQueries(t) {
 		prometheus.wantValid(t, alert, query)
+	}
+	for what, query := range map[string]string{
+		"the budget counts what starts":     `genesys_budget_used{organization="default"} > 0`,
+		"the backlog counts what has ended": `rate(genesys_backlog_ended_total[10s]) > 0`,
+	} {
+		prometheus.wantData(t, what, query)
 	}
 }
 
@@ -108,15 +115,26 @@ func alertQueries(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	queries := make(map[string]string)
-	name := ""
+	name, inBlock := "", false
 	for line := range strings.Lines(string(raw)) {
 		line = strings.TrimSpace(line)
 		if rest, ok := strings.CutPrefix(line, "- alert: "); ok {
 			name = rest
 		}
-		if rest, ok := strings.CutPrefix(line, "expr: "); ok && rest != "|" {
-			queries[name] = rest
+		if strings.HasPrefix(line, "for: ") || strings.HasPrefix(line, "labels:") {
+			inBlock = false // what comes after expr
 		}
+		if inBlock {
+			queries[name] += line + "\n"
+		}
+		if rest, ok := strings.CutPrefix(line, "expr: "); ok {
+			if inBlock = rest == "|"; !inBlock {
+				queries[name] = rest
+			}
+		}
+	}
+	if alerts := strings.Count(string(raw), "- alert: "); len(queries) != alerts {
+		t.Fatalf("%d of %d alerts have an expression", len(queries), alerts)
 	}
 	return queries
 }

@@ -29,6 +29,7 @@ type call struct {
 		CorrelationID string `json:"correlation_id"`
 		Verdict       string
 		Error         string
+		Waited, Paced float64
 	}
 	Words []struct{ Outcome, Note string }
 }

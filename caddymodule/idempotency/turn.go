@@ -113,6 +113,15 @@ func (g *Gate) Throughput() (lastMinute int, drain time.Duration) {
 	return lastMinute, time.Duration(float64(t.left) / float64(ended) * float64(busy))
 }
 
+// Served returns how many calls of the backlog have ended here since the gate was
+// made.
+func (g *Gate) Served() uint64 {
+	if g.turns == nil {
+		return 0
+	}
+	return g.turns.rate.total.Load()
+}
+
 // wake has part looked at. It does not block.
 func (t *turns) wake(p Part) {
 	t.mu.Lock()
@@ -476,6 +485,7 @@ type rate struct {
 	mu      sync.Mutex
 	seconds [60]int // guarded by mu
 	latest  int64   // guarded by mu; the second that was counted last, since 1970
+	total   atomic.Uint64
 }
 
 func (r *rate) add(now time.Time) {
@@ -483,6 +493,7 @@ func (r *rate) add(now time.Time) {
 	defer r.mu.Unlock()
 	r.advanceLocked(now)
 	r.seconds[r.latest%60]++
+	r.total.Add(1)
 }
 
 func (r *rate) lastMinute(now time.Time) (n int) {

@@ -71,7 +71,7 @@ func (b *budget) configure(now time.Duration, l Limits) {
 	if b.starts != l.Starts {
 		b.low = 0
 	}
-	b.starts, b.burst, b.full = l.Starts, l.burst(), 0
+	b.starts, b.burst, b.full = l.Starts, l.BurstSize(), 0
 	b.settle(now)
 }
 
@@ -93,8 +93,8 @@ func (b *budget) settle(now time.Duration) {
 	b.pace = interval
 }
 
-// burst returns how many may start at once.
-func (l Limits) burst() int {
+// BurstSize returns how many may start at once, which Burst says or leaves open.
+func (l Limits) BurstSize() int {
 	if l.Burst > 0 {
 		return min(l.Burst, l.Starts)
 	}
