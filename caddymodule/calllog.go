@@ -65,49 +65,76 @@ func (l *line) write() {
 // for is its answer, and many calls at a time need not wait for each other's turn
 // with the log. If that is so slow that maxLines wait, a call writes its line by
 // itself. A crash loses the lines that wait, which are those of a moment; what is
-// on record it does not lose.
+// on record it does not lose. Make one with newCallLog.
+//
+// There is a goroutine for as long as there is something to write.
 type callLog struct {
-	start sync.Once
-	queue chan job
-}
-
-// job is a line to write or, where that is nil, something to do when those before
-// it are written.
-type job struct {
-	line *line
-	then func()
+	mu      sync.Mutex
+	waiting []*line    // guarded by mu
+	writing bool       // guarded by mu; the goroutine is there
+	added   uint64     // guarded by mu
+	written uint64     // guarded by mu
+	wrote   *sync.Cond // of mu; written has changed
 }
 
 const maxLines = 1024
 
-var callLines = callLog{queue: make(chan job, maxLines)}
+var callLines = newCallLog()
+
+func newCallLog() *callLog {
+	c := new(callLog)
+	c.wrote = sync.NewCond(&c.mu)
+	return c
+}
 
 func (c *callLog) add(l *line) {
-	c.start.Do(func() { go c.run() })
-	select {
-	case c.queue <- job{line: l}:
-	default:
+	if !c.queue(l) {
 		l.write()
 	}
 }
 
-func (c *callLog) run() {
-	for j := range c.queue {
-		if j.line != nil {
-			j.line.write()
-		} else {
-			j.then()
-		}
+// queue has l written in the background, unless too many wait.
+func (c *callLog) queue(l *line) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) >= maxLines {
+		return false
 	}
+	c.waiting = append(c.waiting, l)
+	c.added++
+	if !c.writing {
+		c.writing = true
+		go c.run()
+	}
+	return true
+}
+
+func (c *callLog) run() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var batch []*line
+	for len(c.waiting) > 0 {
+		batch, c.waiting = c.waiting, batch[:0]
+		c.mu.Unlock()
+		for _, l := range batch {
+			l.write()
+		}
+		clear(batch)
+		c.mu.Lock()
+		c.written += uint64(len(batch))
+		c.wrote.Broadcast()
+	}
+	c.writing = false
 }
 
 // flush returns once the lines that were added before it are written: what they
 // are written to may be closed then.
 func (c *callLog) flush() {
-	c.start.Do(func() { go c.run() })
-	flushed := make(chan struct{})
-	c.queue <- job{then: func() { close(flushed) }}
-	<-flushed
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for all := c.added; c.written < all; {
+		c.wrote.Wait()
+	}
 }
 
 // MarshalLogObject implements zapcore.ObjectMarshaler.

@@ -2,11 +2,11 @@ package caddymodule
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -35,33 +35,42 @@ func (s *slowLog) newLine(action string) *line {
 }
 
 func TestCallsDoNotWaitForTheLogUntilManyLinesDo(t *testing.T) {
-	out := &slowLog{may: make(chan struct{})}
-	c := callLog{queue: make(chan job, 10)}
-	for i := range 10 {
-		c.add(out.newLine(fmt.Sprint("early-", i))) // none of them is written yet
-	}
-	for len(c.queue) > 9 { // until the first is being written
-		runtime.Gosched()
-	}
-	c.add(out.newLine("the last that waits"))
-	late := make(chan struct{})
-	go func() {
-		defer close(late)
-		c.add(out.newLine("late")) // nowhere to put it: it writes by itself
-	}()
-	close(out.may)
-	<-late
-	c.flush()
-	if len(out.lines) != 12 {
-		t.Errorf("there are %d lines", len(out.lines))
-	}
-	var early []string
-	for _, l := range out.lines {
-		if strings.Contains(l, "early-") {
-			early = append(early, l)
+	synctest.Test(t, func(t *testing.T) {
+		out := &slowLog{may: make(chan struct{})}
+		c := newCallLog()
+		c.add(out.newLine("early-0000"))
+		synctest.Wait() // until it is being written
+		for i := range maxLines {
+			c.add(out.newLine(fmt.Sprintf("early-%04d", i+1)))
 		}
-	}
-	if !slices.IsSorted(early) || len(early) != 10 {
-		t.Errorf("lines are out of order: %q", early)
-	}
+		flushed, late := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(flushed)
+			c.flush()
+		}()
+		go func() {
+			defer close(late)
+			c.add(out.newLine("late")) // nowhere to put it: it is written by who adds it
+		}()
+		synctest.Wait()
+		select {
+		case <-late:
+			t.Error("more lines wait than may")
+		case <-flushed:
+			t.Error("lines are said to be written that are not")
+		default:
+		}
+		close(out.may)
+		<-late
+		<-flushed
+		var early []string
+		for _, l := range out.lines {
+			if strings.Contains(l, "early-") {
+				early = append(early, l)
+			}
+		}
+		if !slices.IsSorted(early) || len(early) != maxLines+1 || len(out.lines) != maxLines+2 {
+			t.Errorf("there are %d lines, or they are out of order", len(out.lines))
+		}
+	})
 }
