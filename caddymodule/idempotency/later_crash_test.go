@@ -2,6 +2,7 @@ package idempotency_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -195,10 +196,10 @@ func TestCloseDoesNotWaitForWhoWaitsForATurnOrAsks(t *testing.T) {
 		if _, err := waits.result(); err == nil {
 			t.Error("who waited was told something")
 		}
-		if err := d.gate.Cancel(t.Context(), idOf("k"), caller); err != idempotency.ErrClosed {
+		if err := d.gate.Cancel(t.Context(), idOf("k"), caller); !errors.Is(err, idempotency.ErrClosed) {
 			t.Errorf("who cancels is told %v", err)
 		}
-		if _, err := d.asks("k", 0); err != idempotency.ErrClosed {
+		if _, err := d.asks("k", 0); !errors.Is(err, idempotency.ErrClosed) {
 			t.Errorf("who asks is told %v", err)
 		}
 	})
