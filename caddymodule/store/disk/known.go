@@ -99,6 +99,9 @@ func (k *known) add(id idempotency.ID) {
 		return
 	}
 	for {
+		if k.mayHave(id) { // as with each further change of its record
+			return
+		}
 		layers := *k.layers.Load()
 		if len(layers) == 0 {
 			return
@@ -149,14 +152,19 @@ func (k *known) isStale() bool {
 	if k == nil {
 		return false
 	}
-	added := int64(mostKnown)
-	if !k.isFull() {
-		added = 0
-		for _, l := range *k.layers.Load() {
-			added += l.size - max(0, l.left.Load())
-		}
-	}
+	added := k.count()
 	return added > firstLayer && 2*k.removed.Load() > added
+}
+
+// count returns how many IDs were added.
+func (k *known) count() (n int64) {
+	if k.isFull() {
+		return mostKnown
+	}
+	for _, l := range *k.layers.Load() {
+		n += l.size - max(0, l.left.Load())
+	}
+	return n
 }
 
 // place returns where the bits of id are. An ID is a hash, so that any part of it
