@@ -159,6 +159,10 @@ func (h *Handler) scope(r *http.Request) string {
 	if !ok {
 		return ""
 	}
+	if h.scoped != "" {
+		value, _ := repl.GetString(h.scoped)
+		return value
+	}
 	if len(h.scopes) == 1 {
 		return repl.ReplaceAll(h.scopes[0], "")
 	}
@@ -175,6 +179,20 @@ func (h *Handler) scope(r *http.Request) string {
 		return ""
 	}
 	return b.String()
+}
+
+// onlyPlaceholder returns the name of the placeholder that parts are, or "" where
+// they are anything else. To replace it takes no copy of what it stands for.
+func onlyPlaceholder(parts []string) string {
+	if len(parts) != 1 {
+		return ""
+	}
+	name, opened := strings.CutPrefix(parts[0], "{")
+	name, closed := strings.CutSuffix(name, "}")
+	if !opened || !closed || strings.ContainsAny(name, `{}\`) {
+		return ""
+	}
+	return name
 }
 
 // withoutDefaults returns a query without what the platform takes for granted:

@@ -116,6 +116,7 @@ type Handler struct {
 	routes  *genesys.Routes
 	keys    []keySource
 	scopes  []string // the parts of Scope
+	scoped  string   // the name of the placeholder that Scope is, if it is just one
 	inject  *pointer
 	invoker *genesys.Invoker
 	policy  uint64 // a digest of the configuration
@@ -194,6 +195,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("reading keys: %w", err)
 	}
 	h.scopes = strings.Fields(*h.Scope)
+	h.scoped = onlyPlaceholder(h.scopes)
 	if h.InjectKey != "" {
 		if h.inject, err = newPointer(h.InjectKey); err != nil {
 			return fmt.Errorf("reading inject_key: %w", err)
