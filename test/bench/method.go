@@ -16,7 +16,7 @@ func (r *report) method() []string {
 		"Requests follow each other on a connection (a closed loop), except at a steady rate: there one goroutine sends each request when it is due, on whichever connection is idle, and latencies count from when it was due.",
 		"Answers are random letters and differ from each other, so that the store has nothing to compress.",
 		"Caddy is the sidecar's own binary with another Caddyfile. Its reverse_proxy keeps 32 idle connections unless told otherwise; the sidecar keeps 256. The row \"256 connections kept\" is Caddy told otherwise. With the disk store the sidecar raises Go's GOMAXPROCS by four; another row is Caddy with as many.",
-		"The sidecar runs as it is shipped, with Go's default settings, but for the store's place, a memory store with room for all (2 GiB) and, where it says so, L1 switched off. Its disk store syncs twice for each call, before it is sent and before it is answered; nobody else here does.",
+		"The sidecar runs as it is shipped, with Go's default settings and the room that it gives its heap by itself (64 MiB), but for the store's place, a memory store with room for all (2 GiB) and, where it says so, L1 switched off. Its disk store syncs twice for each call, before it is sent and before it is answered; nobody else here does.",
 		"RSS is the sum of a contender's processes; memory that they share counts more than once. The heap is what is left after two garbage collections. A store's size is the sum of its files.",
 		"Starts count from exec, at intervals of a millisecond, and find the files in the page cache.",
 	}
