@@ -119,7 +119,7 @@ func (g *Gate) Served() uint64 {
 	if g.turns == nil {
 		return 0
 	}
-	return g.turns.rate.total.Load()
+	return g.turns.rate.all()
 }
 
 // wake has part looked at. It does not block.
@@ -485,7 +485,7 @@ type rate struct {
 	mu      sync.Mutex
 	seconds [60]int // guarded by mu
 	latest  int64   // guarded by mu; the second that was counted last, since 1970
-	total   atomic.Uint64
+	total   uint64  // guarded by mu
 }
 
 func (r *rate) add(now time.Time) {
@@ -493,7 +493,14 @@ func (r *rate) add(now time.Time) {
 	defer r.mu.Unlock()
 	r.advanceLocked(now)
 	r.seconds[r.latest%60]++
-	r.total.Add(1)
+	r.total++
+}
+
+// all returns how much was ever counted.
+func (r *rate) all() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.total
 }
 
 func (r *rate) lastMinute(now time.Time) (n int) {

@@ -13,8 +13,8 @@ import (
 )
 
 // Most keys that are claimed are new. To have the database say so takes a look
-// into each of its levels, a fifth of all that a claim costs. So the store keeps a
-// Bloom filter of the IDs that there may be a record of: what is not in it was
+// into each of its levels, two thirds of the CPU that a claim takes. So the store
+// keeps a Bloom filter of the IDs that there may be a record of: what is not in it was
 // never written, and what is in it is looked up.
 //
 // Whatever is written goes into the filter before the database has it, and what
