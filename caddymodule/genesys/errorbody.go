@@ -55,7 +55,7 @@ func ParseErrorBody(contentType string, body []byte) (ErrorBody, bool) {
 	if contentType != "" {
 		mediaType, _, err := mime.ParseMediaType(contentType)
 		if err != nil && mediaType == "" ||
-			mediaType != "application/json" && !strings.HasSuffix(mediaType, "+json") {
+			mediaType != "application/json" && !(strings.Contains(mediaType, "/") && strings.HasSuffix(mediaType, "+json")) {
 			return ErrorBody{}, false
 		}
 	}
