@@ -78,7 +78,7 @@ const detailsLength = 4
 // encodedSize returns about how many bytes rec takes, so that a large body is
 // copied once.
 func encodedSize(rec *idempotency.Record) int {
-	n := 320 + len(rec.Key) + len(rec.UpstreamKey) + len(rec.Label.Action) + journalSize(rec.Journal)
+	n := 240 + len(rec.Key) + len(rec.UpstreamKey) + len(rec.Label.Action) + journalSize(rec.Journal)
 	switch {
 	case rec.Answer != nil:
 		n += len(rec.Answer.Header) + len(rec.Answer.Body)

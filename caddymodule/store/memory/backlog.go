@@ -104,8 +104,8 @@ func (s *Store) OnEnqueue(enqueued func(idempotency.Part)) {
 
 // leaveLocked takes the ticket of old away, where next, which takes its place, has
 // none; nil: there is no record.
-func (s *Store) leaveLocked(old, next *idempotency.Record) {
-	if store.LeavesTicket(old, next) {
-		s.tickets.Take(old.Deferred.Place)
+func (s *Store) leaveLocked(old, next *entry) {
+	if old.place != "" && (next == nil || next.place != old.place) {
+		s.tickets.Take(old.place)
 	}
 }

@@ -13,21 +13,15 @@ import (
 
 var _ idempotency.Lister = (*Store)(nil)
 
-// tree has entries in the reverse order of a listing. The records behind them are
-// replaced, but stay in their places.
-type tree = btreemap.BTreeMap[idempotency.Position, *entry]
+// tree has entries in the reverse order of a listing.
+type tree = btreemap.BTreeMap[position, *entry]
 
 // treeDegree is what the tree's own package and Pebble take for such values.
 const treeDegree = 32
 
-func newTree() *tree { return btreemap.New[idempotency.Position, *entry](treeDegree, comparePositions) }
+func newTree() *tree { return btreemap.New[position, *entry](treeDegree, comparePositions) }
 
-func comparePositions(a, b idempotency.Position) int {
-	if c := a.Started.Compare(b.Started); c != 0 {
-		return c
-	}
-	return bytes.Compare(a.ID[:], b.ID[:])
-}
+func comparePositions(a, b position) int { return bytes.Compare(a[:], b[:]) }
 
 // listBatch is how many entries are passed over at a time with the lock held.
 const listBatch = 256
@@ -81,19 +75,19 @@ func (s *Store) Tally(ctx context.Context) (map[idempotency.State]int, error) {
 func (s *Store) after(p idempotency.Position, butDone bool, n int) []*idempotency.Record {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	entries, start := s.byStart, btreemap.LT(p)
+	entries, start := s.byStart, btreemap.LT(positionOf(p))
 	if butDone {
 		entries = s.open
 	}
 	if p.IsZero() {
-		start = btreemap.Max[idempotency.Position]()
+		start = btreemap.Max[position]()
 	}
 	recs := make([]*idempotency.Record, 0, n)
-	for _, e := range entries.Descend(start, btreemap.Min[idempotency.Position]()) {
+	for _, e := range entries.Descend(start, btreemap.Min[position]()) {
 		if len(recs) == n {
 			break
 		}
-		recs = append(recs, e.rec)
+		recs = append(recs, e.record())
 	}
 	return recs
 }

@@ -13,7 +13,6 @@ package memory
 
 import (
 	"container/heap"
-	"container/list"
 	"context"
 	"fmt"
 	"sync"
@@ -23,8 +22,8 @@ import (
 	"genesys-sidecar/caddymodule/store"
 )
 
-// DefaultMaxSize is the size of a store whose options name none: some 30,000
-// calls with answers of 1 KiB, or 80,000 without.
+// DefaultMaxSize is the size of a store whose options name none: some 28,000
+// calls with answers of 1 KiB, or 50,000 without.
 const DefaultMaxSize = 64 << 20
 
 // reclaimBatch is how many expired records a write removes at most, so that no
@@ -44,7 +43,7 @@ type Options struct {
 }
 
 // Store is an idempotency.Store in memory. It is safe for concurrent use. It
-// shares the answers that it is given and hands out, which nobody may change.
+// shares the bodies that it is given and hands out, which nobody may change.
 type Store struct {
 	now func() time.Time
 
@@ -54,20 +53,11 @@ type Store struct {
 	records   map[idempotency.ID]*entry
 	unsettled map[idempotency.AdoptionID]map[*entry]struct{}
 	expiry    expiryHeap
-	finished  list.List // of *entry that are done with an answer, oldest first
-	byStart   *tree     // of all
-	open      *tree     // of those that are not Done
+	finished  queue // of entries that are done with an answer
+	byStart   *tree // of all
+	open      *tree // of those that are not Done
 	tickets   *store.Tickets
 	enqueued  func(idempotency.Part) // see OnEnqueue; nil: nobody wants to know
-}
-
-// entry is what the store keeps of a record.
-type entry struct {
-	rec       *idempotency.Record // replaced, never changed: others hold it
-	size      int64
-	unsettled bool
-	expiryPos int           // in Store.expiry
-	finished  *list.Element // in Store.finished, or nil
 }
 
 var _ idempotency.Store = (*Store)(nil)
@@ -120,7 +110,7 @@ func (s *Store) Get(ctx context.Context, id idempotency.ID) (*idempotency.Record
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if e := s.liveLocked(id); e != nil {
-		return e.rec, nil
+		return e.record(), nil
 	}
 	return nil, nil
 }
@@ -135,7 +125,7 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	if standing := s.standingLocked(rec.ID, over); standing != nil {
 		return standing, nil
 	}
-	if err := s.claimLocked(clone(rec)); err != nil {
+	if err := s.claimLocked(rec); err != nil {
 		return nil, fmt.Errorf("claiming record: %w", err)
 	}
 	return nil, nil
@@ -144,32 +134,33 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 // standingLocked returns the record that stands in the way of a claim of id over
 // the token over, or nil.
 func (s *Store) standingLocked(id idempotency.ID, over idempotency.Owner) *idempotency.Record {
-	if e := s.liveLocked(id); e != nil && !e.rec.OwnedBy(over) {
-		return e.rec
+	if e := s.liveLocked(id); e != nil && !e.ownedBy(over) {
+		return e.record()
 	}
 	return nil
 }
 
 // claimLocked makes the claim rec, which nothing stands in the way of, or returns
-// ErrFull. From here on rec never changes.
+// ErrFull.
 func (s *Store) claimLocked(rec *idempotency.Record) error {
 	s.reclaimLocked(reclaimBatch)
+	e := newEntry(rec)
 	old := s.records[rec.ID]
 	if old != nil {
 		s.removeLocked(old)
 	}
-	if !s.makeRoomLocked(size(rec)) {
+	if !s.makeRoomLocked(e.size()) {
 		if old != nil {
-			s.addLocked(old.rec, old.unsettled)
+			s.addLocked(old, old.unsettled)
 		}
 		return idempotency.ErrFull
 	}
 	unsettled := true
 	if old != nil {
-		s.leaveLocked(old.rec, rec)
-		unsettled = old.unsettled || rec.Deferred == nil || old.rec.Deferred == nil || old.rec.Adoption != rec.Adoption
+		s.leaveLocked(old, e)
+		unsettled = old.unsettled || e.place == "" || old.place == "" || old.adoption != e.adoption
 	}
-	s.addLocked(rec, unsettled)
+	s.addLocked(e, unsettled)
 	return nil
 }
 
@@ -185,12 +176,13 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 	if e == nil {
 		return fmt.Errorf("finishing record: %w", idempotency.ErrNotOwner)
 	}
-	s.leaveLocked(e.rec, rec)
-	if rec.Started.Equal(e.rec.Started) && rec.Adoption == e.rec.Adoption {
-		s.replaceLocked(e, clone(rec))
+	next := newEntry(rec)
+	s.leaveLocked(e, next)
+	if next.at == e.at && next.adoption == e.adoption {
+		s.replaceLocked(e, next)
 	} else {
 		s.removeLocked(e)
-		s.addLocked(clone(rec), e.unsettled)
+		s.addLocked(next, e.unsettled)
 	}
 	s.reclaimLocked(reclaimBatch)
 	s.makeRoomLocked(0)
@@ -208,11 +200,11 @@ func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotenc
 	if e == nil {
 		return nil
 	}
-	if !e.rec.OwnedBy(owner) {
+	if !e.ownedBy(owner) {
 		return fmt.Errorf("releasing record: %w", idempotency.ErrNotOwner)
 	}
 	s.removeLocked(e)
-	s.leaveLocked(e.rec, nil)
+	s.leaveLocked(e, nil)
 	return nil
 }
 
@@ -226,8 +218,8 @@ func (s *Store) Unsettled(ctx context.Context, adoption idempotency.AdoptionID) 
 	now := s.now()
 	var recs []*idempotency.Record
 	for e := range s.unsettled[adoption] {
-		if !e.rec.Expired(now) {
-			recs = append(recs, e.rec)
+		if !e.expired(now) {
+			recs = append(recs, e.record())
 		}
 	}
 	store.SortOldestFirst(recs)
@@ -255,8 +247,7 @@ func (s *Store) Tell(ctx context.Context, id idempotency.ID, owner idempotency.O
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.ownedLocked(id, owner); e != nil {
-		e.rec = clone(e.rec)
-		e.rec.Told = told
+		e.told = told.UTC()
 	}
 	return nil
 }
@@ -268,7 +259,7 @@ func (s *Store) Close() error {
 	clear(s.records)
 	clear(s.unsettled)
 	s.expiry, s.size = nil, 0
-	s.finished.Init()
+	s.finished = queue{}
 	s.byStart, s.open = newTree(), newTree()
 	s.tickets, s.enqueued = store.NewTickets(0), nil
 	return nil
@@ -278,7 +269,7 @@ func (s *Store) Close() error {
 // expired.
 func (s *Store) liveLocked(id idempotency.ID) *entry {
 	e := s.records[id]
-	if e == nil || e.rec.Expired(s.now()) {
+	if e == nil || e.expired(s.now()) {
 		return nil
 	}
 	return e
@@ -287,67 +278,63 @@ func (s *Store) liveLocked(id idempotency.ID) *entry {
 // ownedLocked returns the entry of id if it is there and owner owns it.
 func (s *Store) ownedLocked(id idempotency.ID, owner idempotency.Owner) *entry {
 	e := s.liveLocked(id)
-	if e == nil || !e.rec.OwnedBy(owner) {
+	if e == nil || !e.ownedBy(owner) {
 		return nil
 	}
 	return e
 }
 
-// addLocked adds rec, whose ID has no entry. From here on rec never changes.
-func (s *Store) addLocked(rec *idempotency.Record, unsettled bool) {
-	e := &entry{rec: rec, size: size(rec)}
-	s.records[rec.ID] = e
-	s.size += e.size
+// addLocked adds e, whose ID has no entry.
+func (s *Store) addLocked(e *entry, unsettled bool) {
+	s.records[e.id] = e
+	s.size += e.size()
 	heap.Push(&s.expiry, e)
-	s.byStart.ReplaceOrInsert(store.PositionOf(rec), e)
-	if rec.State != idempotency.Done {
-		s.open.ReplaceOrInsert(store.PositionOf(rec), e)
+	s.byStart.ReplaceOrInsert(e.at, e)
+	if e.state != idempotency.Done {
+		s.open.ReplaceOrInsert(e.at, e)
 	}
-	if rec.State == idempotency.Done && rec.Answer != nil {
-		e.finished = s.finished.PushBack(e)
+	if e.mayBeGivenUp() {
+		s.finished.push(e)
 	}
-	if unsettled && rec.Adoption != (idempotency.AdoptionID{}) {
+	if unsettled && e.adoption != (idempotency.AdoptionID{}) {
 		e.unsettled = true
-		alike := s.unsettled[rec.Adoption]
+		alike := s.unsettled[e.adoption]
 		if alike == nil {
 			alike = make(map[*entry]struct{}, 1)
-			s.unsettled[rec.Adoption] = alike
+			s.unsettled[e.adoption] = alike
 		}
 		alike[e] = struct{}{}
 	}
 }
 
-// replaceLocked puts rec, which has the same place in listings and the same adoption
-// ID, into e: as most outcomes do, for less than a removal and an addition. From here
-// on rec never changes.
-func (s *Store) replaceLocked(e *entry, rec *idempotency.Record) {
-	at := store.PositionOf(rec)
-	if rec.State == idempotency.Done {
-		s.open.Delete(at)
+// replaceLocked puts what next has of its record into e, which has the same place in
+// listings and the same adoption ID: as most outcomes do, for less than a removal and
+// an addition.
+func (s *Store) replaceLocked(e, next *entry) {
+	if next.state == idempotency.Done {
+		s.open.Delete(e.at)
 	} else {
-		s.open.ReplaceOrInsert(at, e)
+		s.open.ReplaceOrInsert(e.at, e)
 	}
-	s.dropFinishedLocked(e)
-	e.rec = rec
-	s.size -= e.size
-	e.size = size(rec)
-	s.size += e.size
+	s.finished.remove(e)
+	s.size += next.size() - e.size()
+	e.kept = next.kept
 	heap.Fix(&s.expiry, e.expiryPos)
-	if rec.State == idempotency.Done && rec.Answer != nil {
-		e.finished = s.finished.PushBack(e)
+	if e.mayBeGivenUp() {
+		s.finished.push(e)
 	}
 }
 
 // removeLocked removes e. It leaves e.unsettled as it was.
 func (s *Store) removeLocked(e *entry) {
-	delete(s.records, e.rec.ID)
-	s.size -= e.size
+	delete(s.records, e.id)
+	s.size -= e.size()
 	heap.Remove(&s.expiry, e.expiryPos)
-	s.byStart.Delete(store.PositionOf(e.rec))
-	if e.rec.State != idempotency.Done {
-		s.open.Delete(store.PositionOf(e.rec))
+	s.byStart.Delete(e.at)
+	if e.state != idempotency.Done {
+		s.open.Delete(e.at)
 	}
-	s.dropFinishedLocked(e)
+	s.finished.remove(e)
 	unsettled := e.unsettled
 	s.settleLocked(e)
 	e.unsettled = unsettled
@@ -358,26 +345,19 @@ func (s *Store) settleLocked(e *entry) {
 		return
 	}
 	e.unsettled = false
-	alike := s.unsettled[e.rec.Adoption]
+	alike := s.unsettled[e.adoption]
 	delete(alike, e)
 	if len(alike) == 0 {
-		delete(s.unsettled, e.rec.Adoption)
-	}
-}
-
-func (s *Store) dropFinishedLocked(e *entry) {
-	if e.finished != nil {
-		s.finished.Remove(e.finished)
-		e.finished = nil
+		delete(s.unsettled, e.adoption)
 	}
 }
 
 // reclaimLocked removes up to n expired records, and tells how many it was.
 func (s *Store) reclaimLocked(n int) (removed int) {
-	for now := s.now(); removed < n && len(s.expiry) > 0 && s.expiry[0].rec.Expired(now); removed++ {
+	for now := s.now(); removed < n && len(s.expiry) > 0 && s.expiry[0].expired(now); removed++ {
 		e := s.expiry[0]
 		s.removeLocked(e)
-		s.leaveLocked(e.rec, nil)
+		s.leaveLocked(e, nil)
 	}
 	return removed
 }
@@ -389,23 +369,14 @@ func (s *Store) makeRoomLocked(need int64) bool {
 		if s.reclaimLocked(reclaimBatch) > 0 {
 			continue
 		}
-		oldest := s.finished.Front()
-		if oldest == nil {
+		e := s.finished.oldest
+		if e == nil {
 			return false
 		}
-		e := oldest.Value.(*entry)
-		s.dropFinishedLocked(e)
-		e.rec = clone(e.rec)
-		e.rec.Answer = nil
-		s.size -= e.size
-		e.size = size(e.rec)
-		s.size += e.size
+		s.finished.remove(e)
+		s.size -= e.size()
+		e.giveUp()
+		s.size += e.size()
 	}
 	return true
-}
-
-// clone returns a copy of rec that shares its answer, and its deferred call.
-func clone(rec *idempotency.Record) *idempotency.Record {
-	c := *rec
-	return &c
 }

@@ -48,10 +48,10 @@ func claim(i int) *idempotency.Record {
 }
 
 func finished(rec *idempotency.Record, state idempotency.State) *idempotency.Record {
-	f := clone(rec)
+	f := *rec
 	f.State = state
 	f.Answer = &idempotency.Answer{Status: 200, Header: idempotency.NewHeader(http.Header{"A": {"b"}}), Body: make([]byte, bodySize)}
-	return f
+	return &f
 }
 
 // fill claims and finishes n records in the order of their numbers.
@@ -191,7 +191,7 @@ func TestAnEmptyStoreHasNoSize(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if s.Size() != 0 || len(s.records) != 0 || len(s.expiry) != 0 || s.finished.Len() != 0 || len(s.unsettled) != 0 {
+	if s.Size() != 0 || len(s.records) != 0 || len(s.expiry) != 0 || s.finished != (queue{}) || len(s.unsettled) != 0 {
 		t.Errorf("something is left: %d bytes", s.Size())
 	}
 }
@@ -209,14 +209,14 @@ func TestSizeIsRealistic(t *testing.T) {
 		if _, err := s.Claim(ctx, rec, idempotency.Owner{}); err != nil {
 			t.Fatal(err)
 		}
-		d := clone(rec)
+		d := *rec
 		d.State = idempotency.Done
 		d.Journal.Attempts = []idempotency.Attempt{{CorrelationID: fmt.Sprintf("%036d", i)}, {Error: fmt.Sprintf("%020d", i)}}
 		d.Journal.Words = []idempotency.Word{{Note: fmt.Sprintf("%040d", i)}}
 		d.Answer = &idempotency.Answer{Status: 200, Body: make([]byte, 256), Header: idempotency.NewHeader(http.Header{
 			"Content-Type": {"application/json"}, "Inin-Correlation-Id": {fmt.Sprintf("%032d", i)},
 		})}
-		if err := s.Finish(ctx, d); err != nil {
+		if err := s.Finish(ctx, &d); err != nil {
 			t.Fatal(err)
 		}
 	}
