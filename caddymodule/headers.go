@@ -11,7 +11,13 @@ import (
 // upstreamHeader returns the part of a caller's header that goes up. It shares
 // the values with header.
 func upstreamHeader(header http.Header, contentType string) http.Header {
-	up := without(header, notSent)
+	named := connectionOptions(header)
+	up := make(http.Header, len(header)+2)
+	for name, values := range header {
+		if !notSent(name) && !slices.Contains(named, name) {
+			up[name] = values
+		}
+	}
 	if _, ok := up["User-Agent"]; !ok {
 		up["User-Agent"] = []string{""} // else net/http puts in its own
 	}
@@ -33,7 +39,10 @@ func notSent(name string) bool {
 
 // keptHeader returns the part of an upstream's header that is kept.
 func keptHeader(header http.Header) idempotency.Header {
-	return idempotency.NewHeader(without(header, notKept))
+	named := connectionOptions(header)
+	return idempotency.NewHeaderWithout(header, func(name string) bool {
+		return notKept(name) || slices.Contains(named, name)
+	})
 }
 
 // notKept tells whether a response header is not kept. A cookie is one
@@ -58,19 +67,13 @@ func hopByHop(name string) bool {
 	return false
 }
 
-// without returns header without what drop names, and what its Connection names.
-func without(header http.Header, drop func(name string) bool) http.Header {
-	var named []string
+// connectionOptions returns the names of the headers that concern the connection
+// because its Connection header says so (RFC 9110, 7.6.1).
+func connectionOptions(header http.Header) (names []string) {
 	for _, value := range header["Connection"] {
 		for name := range strings.SplitSeq(value, ",") {
-			named = append(named, http.CanonicalHeaderKey(strings.TrimSpace(name)))
+			names = append(names, http.CanonicalHeaderKey(strings.TrimSpace(name)))
 		}
 	}
-	rest := make(http.Header, len(header)+2)
-	for name, values := range header {
-		if !drop(name) && !slices.Contains(named, name) {
-			rest[name] = values
-		}
-	}
-	return rest
+	return names
 }

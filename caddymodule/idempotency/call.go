@@ -49,7 +49,8 @@ type Call struct {
 	// Stays says that the caller has nothing better to do than to wait until its
 	// call has ended, even if its context ends before: Do may use its goroutine for
 	// the call then, which spares two switches to others and back. Whether a caller
-	// is still there goes by the context all the same.
+	// is still there goes by the context all the same, though it counts among the
+	// waiters of Limits until then.
 	Stays bool
 
 	// Fingerprint tells this request from another under the same key.

@@ -38,7 +38,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 					g.remember(present, g.clock.Now(), drops)
 				}
 				out, err := replay(present, call.Fingerprint, g.clock.Now())
-				if out != nil && isClosed(f.followed) {
+				if out != nil && f.followed.has() {
 					out.Manner = Shared
 				}
 				if out != nil && out.Key == "" { // erased
@@ -64,7 +64,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 
 		if maybeAnswered && (present != nil || !prepared) {
 			maybeAnswered = false
-			close(f.unanswered)
+			f.unanswered.happen()
 		}
 		// A token that cannot be had, a pause that will not end in time: found
 		// out before the claim, they leave nothing behind.
@@ -77,7 +77,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			}
 			prepared = true
 		}
-		if f.callers.Load() == 0 {
+		if f.waited() == 0 {
 			return nil, nil, errAgain // see below
 		}
 
@@ -93,7 +93,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 		if present != nil {
 			continue
 		}
-		if f.callers.Load() == 0 {
+		if f.waited() == 0 {
 			// Nothing has been sent and nobody is left to be told: the call
 			// had better not run than run unseen beside its own retry.
 			g.forget(next, before)
@@ -111,7 +111,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 // goneUnnoticed tells whether the only caller of f, who makes c, has gone as well,
 // though that is yet to be noticed.
 func (c *Call) goneUnnoticed(f *flight) bool {
-	return f.callers.Load() == 1 && c.Present != nil && !c.Present()
+	return f.waited() == 1 && c.Present != nil && !c.Present()
 }
 
 func (c *Call) fits() error {
@@ -131,6 +131,7 @@ func (g *Gate) prepare(ctx context.Context, f *flight, call Call) error {
 	defer cancel(nil)
 	f.beginPreparing(cancel)
 	defer f.endPreparing()
+	defer g.watchOwn(f)()
 	err := call.Prepare(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), errAgain) {
 		return errAgain

@@ -62,17 +62,32 @@ func (g *Gate) mayStay(call Call, adopter bool) bool {
 		call.Later == nil && call.place == ""
 }
 
-// flyHere lets call fly on the goroutine of its caller, which alights when ctx ends,
-// or else with the outcome.
+// flyHere lets call fly on the goroutine of its caller, who has left once ctx ends.
 func (g *Gate) flyHere(ctx context.Context, f *flight, call Call) (*Outcome, error) {
 	defer crash() // as a goroutine of the crew would
-	stays := context.AfterFunc(ctx, func() { g.alight(f) })
+	f.own = ctx
 	g.fly(f, call)
-	if !stays() {
-		return nil, ctx.Err()
+	if f.own != nil {
+		defer g.alight(f)
 	}
-	defer g.alight(f)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	return f.outcome(true)
+}
+
+// watchOwn has the caller on whose goroutine f flies alight as soon as it leaves, until
+// unwatch is called: for as long as somebody else may wait for that.
+func (g *Gate) watchOwn(f *flight) (unwatch func()) {
+	if f.own == nil {
+		return func() {}
+	}
+	stays := context.AfterFunc(f.own, func() { g.alight(f) })
+	return func() {
+		if !stays() {
+			f.own = nil
+		}
+	}
 }
 
 // crash ends the process on a panic, which somebody up the stack might else recover

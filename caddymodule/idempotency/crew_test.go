@@ -21,7 +21,7 @@ func TestACallerThatStaysIsToldThatItHasLeftOnceItsCallHasEnded(t *testing.T) {
 		if !first.waiting() {
 			t.Error("it did not stay")
 		}
-		if n := w.gate.Waiters(); n != 0 {
+		if n := w.gate.Waiters(); n != 1 {
 			t.Errorf("%d are said to wait", n)
 		}
 		release()
@@ -30,6 +30,9 @@ func TestACallerThatStaysIsToldThatItHasLeftOnceItsCallHasEnded(t *testing.T) {
 		}
 		if callers != 0 {
 			t.Errorf("%d callers were there at the end", callers)
+		}
+		if n := w.gate.Waiters(); n != 0 {
+			t.Errorf("%d are said to wait at the end", n)
 		}
 		want(t, w.do(w.keyed("k")), replayed, isKept, "ran under up-k")
 		w.wantSent(1)

@@ -15,18 +15,23 @@ type flight struct {
 	callers     atomic.Int64
 	ours        atomic.Bool // the call was claimed here
 
-	unanswered chan struct{} // closed once it is clear that no answer is recorded, if that is before bound and done
-	bound      chan struct{} // closed once the call is claimed under fingerprint, here or by another process
-	followed   chan struct{} // closed once the call is found to be under way in another process
-	done       chan struct{} // closed once out and err are set
+	unanswered event // it is clear that no answer is recorded, if that is before bound and done
+	bound      event // the call is claimed under fingerprint, here or by another process
+	followed   event // the call is found to be under way in another process
+	done       event // out and err are set
+
+	// own is the context of the caller on whose goroutine the call flies, which counts
+	// among callers until then; nil: there is none, or it has alighted. For that
+	// goroutine alone.
+	own context.Context
 
 	held     sync.Mutex
 	claim    *Record       // guarded by held; the claim under which the call is being sent
 	renewal  *time.Timer   // guarded by held; see renew.go
 	renewing chan struct{} // guarded by held; closed when the renewal under way is over; nil: none
 
-	key      string // of the call's record; to be read once bound is closed
-	deferred bool   // the call was handed over; to be read once bound is closed
+	key      string // of the call's record; to be read once bound has happened
+	deferred bool   // the call was handed over; to be read once bound has happened
 
 	mu       sync.Mutex
 	desert   context.CancelCauseFunc // guarded by mu; ends Prepare, while that is under way
@@ -38,14 +43,17 @@ type flight struct {
 }
 
 func newFlight(id ID, fp Fingerprint) *flight {
-	return &flight{
-		id:          id,
-		fingerprint: fp,
-		unanswered:  make(chan struct{}),
-		bound:       make(chan struct{}),
-		followed:    make(chan struct{}),
-		done:        make(chan struct{}),
+	return &flight{id: id, fingerprint: fp}
+}
+
+// waited returns how many callers wait for f. Only the goroutine that flies it calls
+// waited.
+func (f *flight) waited() int64 {
+	n := f.callers.Load()
+	if f.own != nil && f.own.Err() != nil {
+		n--
 	}
+	return n
 }
 
 // admit decides whether a caller that is not the first may wait for f. As long
@@ -55,18 +63,18 @@ func newFlight(id ID, fp Fingerprint) *flight {
 func (f *flight) admit(ctx context.Context, expired <-chan time.Time, call Call, hurry bool) error {
 	var unanswered <-chan struct{}
 	if hurry {
-		unanswered = f.unanswered
+		unanswered = f.unanswered.done()
 	}
 	select {
-	case <-f.bound:
-	case <-f.done:
+	case <-f.bound.done():
+	case <-f.done.done():
 	case <-unanswered:
 	case <-expired:
 		return ErrInUse
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	bound, done := isClosed(f.bound), isClosed(f.done)
+	bound, done := f.bound.has(), f.done.has()
 	switch {
 	case f.fingerprint == call.Fingerprint && hurry && !done:
 		return ErrInUse
@@ -93,9 +101,9 @@ func isClosed(c <-chan struct{}) bool {
 // bind notes that the call is claimed under the flight's fingerprint, by rec. Only
 // the goroutine that flies it calls bind and follow.
 func (f *flight) bind(rec *Record) {
-	if !isClosed(f.bound) {
+	if !f.bound.has() {
 		f.key, f.deferred = rec.Key, rec.Deferred != nil
-		close(f.bound)
+		f.bound.happen()
 	}
 }
 
@@ -130,9 +138,7 @@ func (f *flight) deserted() {
 // follow notes that the call is under way in another process, so that all
 // callers here repeat it.
 func (f *flight) follow(rec *Record) {
-	if !isClosed(f.followed) {
-		close(f.followed) // first: see promise
-	}
+	f.followed.happen() // first: see promise
 	f.bind(rec)
 }
 
@@ -144,8 +150,8 @@ func (f *flight) finish(out *Outcome, err error) {
 		f.rest, out.tooLarge, out.Rest = out.Rest, out.Rest != nil, nil
 	}
 	f.mu.Unlock()
-	close(f.done)
-	if f.callers.Load() == 0 {
+	f.done.happen()
+	if f.waited() == 0 {
 		f.dropRest()
 	}
 }

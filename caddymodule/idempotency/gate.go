@@ -213,7 +213,7 @@ func (g *Gate) await(ctx context.Context, f *flight, call Call, first, adopter b
 	switch {
 	case adopter:
 	case first:
-		followed = f.followed
+		followed = f.followed.done()
 	case call.Wait > 0:
 		timer := time.NewTimer(call.Wait)
 		defer timer.Stop()
@@ -227,7 +227,7 @@ func (g *Gate) await(ctx context.Context, f *flight, call Call, first, adopter b
 
 	for {
 		select {
-		case <-f.done:
+		case <-f.done.done():
 			return f.outcome(first)
 		case <-followed:
 			// The first here, but not the first: it repeats a call that
@@ -339,7 +339,7 @@ func (g *Gate) fly(f *flight, call Call) {
 	release := result.Fate == Freed && rec.State != Released
 	ours, err := g.record(rec, release)
 	if call.Ended != nil {
-		callers := f.callers.Load()
+		callers := f.waited()
 		if call.place != "" {
 			callers-- // who saw to its turn
 		}

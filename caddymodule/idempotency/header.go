@@ -21,12 +21,23 @@ type Header string
 
 // NewHeader returns the Header with the contents of h.
 func NewHeader(h http.Header) Header {
-	if len(h) == 0 {
+	return NewHeaderWithout(h, func(string) bool { return false })
+}
+
+// NewHeaderWithout returns the Header with the contents of h but for the names that
+// drop picks.
+func NewHeaderWithout(h http.Header, drop func(name string) bool) Header {
+	names := make([]string, 0, 16) // on the stack, as a rule
+	for name := range h {
+		if !drop(name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
 		return ""
 	}
-	names := slices.AppendSeq(make([]string, 0, 16), maps.Keys(h)) // on the stack, as a rule
 	slices.Sort(names)
-	b := binary.AppendUvarint(make([]byte, 0, 512), uint64(len(h)))
+	b := binary.AppendUvarint(make([]byte, 0, 512), uint64(len(names)))
 	for _, name := range names {
 		b = appendText(b, name)
 		b = binary.AppendUvarint(b, uint64(len(h[name])))

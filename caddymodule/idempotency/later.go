@@ -113,17 +113,17 @@ func pending(rec *Record, call Call) (*Claim, *Outcome, error) {
 // to know, or has ended.
 func (f *flight) accept(ctx context.Context, call Call, first bool) (*Outcome, error) {
 	select {
-	case <-f.bound:
-	case <-f.done:
+	case <-f.bound.done():
+	case <-f.done.done():
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	switch {
-	case f.fingerprint != call.Fingerprint && isClosed(f.bound):
+	case f.fingerprint != call.Fingerprint && f.bound.has():
 		return nil, ErrKeyReused
 	case f.fingerprint != call.Fingerprint:
 		return nil, errAgain
-	case !isClosed(f.done) && f.promise():
+	case !f.done.has() && f.promise():
 		out := &Outcome{ID: f.id, Manner: Shared, Fate: Pending, Key: f.key}
 		if first {
 			out.Manner = Executed
@@ -131,7 +131,7 @@ func (f *flight) accept(ctx context.Context, call Call, first bool) (*Outcome, e
 		return out, nil
 	}
 	select {
-	case <-f.done:
+	case <-f.done.done():
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -149,7 +149,7 @@ func (f *flight) promise() bool {
 	if f.deferred {
 		return true
 	}
-	if isClosed(f.followed) && !f.ours.Load() {
+	if f.followed.has() && !f.ours.Load() {
 		return false
 	}
 	f.mu.Lock()
