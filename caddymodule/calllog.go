@@ -61,23 +61,22 @@ func (l *line) write() {
 	lines.Put(l)
 }
 
-// callLog writes lines one after the other, in the background: what a caller waits
-// for is its answer, and many calls at a time need not wait for each other's turn
-// with the log. If that is so slow that maxLines wait, a call writes its line by
-// itself. A crash loses the lines that wait, which are those of a moment; what is
-// on record it does not lose. Make one with newCallLog.
-//
-// There is a goroutine for as long as there is something to write.
+// callLog writes lines one after the other, a moment later: what a caller waits for
+// is its answer, and to write a line takes about as long as to send that. If that is
+// so slow that maxLines wait, a call writes its line by itself. A crash loses the
+// lines that wait; what is on record it does not lose. Make one with newCallLog.
 type callLog struct {
 	mu      sync.Mutex
 	waiting []*line    // guarded by mu
-	writing bool       // guarded by mu; the goroutine is there
-	added   uint64     // guarded by mu
-	written uint64     // guarded by mu
-	wrote   *sync.Cond // of mu; written has changed
+	writing bool       // guarded by mu
+	wrote   *sync.Cond // of mu; writing has become false
+	written []*line    // room for lines; for who writes
 }
 
-const maxLines = 1024
+const (
+	maxLines  = 1024
+	lineDelay = time.Millisecond
+)
 
 var callLines = newCallLog()
 
@@ -93,7 +92,7 @@ func (c *callLog) add(l *line) {
 	}
 }
 
-// queue has l written in the background, unless too many wait.
+// queue has l written soon, unless too many wait.
 func (c *callLog) queue(l *line) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -101,30 +100,10 @@ func (c *callLog) queue(l *line) bool {
 		return false
 	}
 	c.waiting = append(c.waiting, l)
-	c.added++
-	if !c.writing {
-		c.writing = true
-		go c.run()
+	if len(c.waiting) == 1 {
+		time.AfterFunc(lineDelay, c.flush)
 	}
 	return true
-}
-
-func (c *callLog) run() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var batch []*line
-	for len(c.waiting) > 0 {
-		batch, c.waiting = c.waiting, batch[:0]
-		c.mu.Unlock()
-		for _, l := range batch {
-			l.write()
-		}
-		clear(batch)
-		c.mu.Lock()
-		c.written += uint64(len(batch))
-		c.wrote.Broadcast()
-	}
-	c.writing = false
 }
 
 // flush returns once the lines that were added before it are written: what they
@@ -132,9 +111,21 @@ func (c *callLog) run() {
 func (c *callLog) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for all := c.added; c.written < all; {
+	for c.writing {
 		c.wrote.Wait()
 	}
+	c.writing = true
+	lines := c.waiting
+	c.waiting = c.written
+	c.mu.Unlock()
+	for _, l := range lines {
+		l.write()
+	}
+	clear(lines)
+	c.written = lines[:0]
+	c.mu.Lock()
+	c.writing = false
+	c.wrote.Broadcast()
 }
 
 // MarshalLogObject implements zapcore.ObjectMarshaler.
