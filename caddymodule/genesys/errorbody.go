@@ -54,8 +54,8 @@ const maxErrorDepth = 4
 func ParseErrorBody(contentType string, body []byte) (ErrorBody, bool) {
 	if contentType != "" {
 		mediaType, _, err := mime.ParseMediaType(contentType)
-		if err != nil && mediaType == "" ||
-			mediaType != "application/json" && !(strings.Contains(mediaType, "/") && strings.HasSuffix(mediaType, "+json")) {
+		isJSON := mediaType == "application/json" || strings.Contains(mediaType, "/") && strings.HasSuffix(mediaType, "+json")
+		if err != nil && mediaType == "" || !isJSON {
 			return ErrorBody{}, false
 		}
 	}
