@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,13 +38,20 @@ func filledDir(t *testing.T, crashed bool) (dir string, names []string) {
 	return dir, names
 }
 
+// copyDir copies dir, in which a store may be at work: it begins again where a file
+// that it has seen is not there any more.
 func copyDir(t *testing.T, dir string) string {
 	t.Helper()
-	to := t.TempDir()
-	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
-		t.Fatal(err)
+	for again := 100; ; again-- {
+		to := t.TempDir()
+		err := os.CopyFS(to, os.DirFS(dir))
+		if err == nil {
+			return to
+		}
+		if again == 0 || !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
 	}
-	return to
 }
 
 // only returns the one file in dir's database that matches pattern.

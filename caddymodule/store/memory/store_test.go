@@ -170,7 +170,7 @@ func TestAnAnswerThatNeverFitsBecomesATombstone(t *testing.T) {
 
 func TestExpiredRecordsMakeRoom(t *testing.T) {
 	now := epoch
-	s := New(Options{MaxSize: 1 << 20, Now: func() time.Time { return now }})
+	s := New(Options{MaxSize: 2 << 20, Now: func() time.Time { return now }})
 	for i := range 10_000 {
 		rec := claim(i)
 		rec.Expires = now.Add(time.Second)
@@ -181,6 +181,21 @@ func TestExpiredRecordsMakeRoom(t *testing.T) {
 	}
 	if n := len(s.records); n > 1001 {
 		t.Errorf("%d records are kept, of which at most 1000 have not expired", n)
+	}
+}
+
+func TestWhoSetsTheWallClockMakesNothingExpire(t *testing.T) {
+	s := New(Options{})
+	rec := claim(1)
+	rec.Started = time.Now()
+	rec.Expires = rec.Started.Add(time.Hour)
+	if _, err := s.Claim(ctx, rec, idempotency.Owner{}); err != nil {
+		t.Fatal(err)
+	}
+	// Equal goes by the monotonic clock alone where both have a reading of it, == by
+	// that and the wall clock.
+	if got := get(t, s, rec.ID); got.Started != rec.Started.UTC() || got.Expires != rec.Expires.UTC() {
+		t.Errorf("got %v to %v, want the clock's readings in %v to %v", got.Started, got.Expires, rec.Started, rec.Expires)
 	}
 }
 
