@@ -30,8 +30,8 @@ func (e *event) has() bool {
 	return e.happened
 }
 
-// done returns a channel that is closed once e has happened.
-func (e *event) done() <-chan struct{} {
+// signal returns a channel that is closed once e has happened.
+func (e *event) signal() <-chan struct{} {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.told == nil {

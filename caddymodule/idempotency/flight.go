@@ -63,11 +63,11 @@ func (f *flight) waited() int64 {
 func (f *flight) admit(ctx context.Context, expired <-chan time.Time, call Call, hurry bool) error {
 	var unanswered <-chan struct{}
 	if hurry {
-		unanswered = f.unanswered.done()
+		unanswered = f.unanswered.signal()
 	}
 	select {
-	case <-f.bound.done():
-	case <-f.done.done():
+	case <-f.bound.signal():
+	case <-f.done.signal():
 	case <-unanswered:
 	case <-expired:
 		return ErrInUse

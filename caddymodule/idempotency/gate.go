@@ -213,7 +213,7 @@ func (g *Gate) await(ctx context.Context, f *flight, call Call, first, adopter b
 	switch {
 	case adopter:
 	case first:
-		followed = f.followed.done()
+		followed = f.followed.signal()
 	case call.Wait > 0:
 		timer := time.NewTimer(call.Wait)
 		defer timer.Stop()
@@ -227,7 +227,7 @@ func (g *Gate) await(ctx context.Context, f *flight, call Call, first, adopter b
 
 	for {
 		select {
-		case <-f.done.done():
+		case <-f.done.signal():
 			return f.outcome(first)
 		case <-followed:
 			// The first here, but not the first: it repeats a call that

@@ -113,8 +113,8 @@ func pending(rec *Record, call Call) (*Claim, *Outcome, error) {
 // to know, or has ended.
 func (f *flight) accept(ctx context.Context, call Call, first bool) (*Outcome, error) {
 	select {
-	case <-f.bound.done():
-	case <-f.done.done():
+	case <-f.bound.signal():
+	case <-f.done.signal():
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -131,7 +131,7 @@ func (f *flight) accept(ctx context.Context, call Call, first bool) (*Outcome, e
 		return out, nil
 	}
 	select {
-	case <-f.done.done():
+	case <-f.done.signal():
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
