@@ -234,7 +234,7 @@ const (
 
 	// blockSize is how much of a table is compressed and written at a time, and read
 	// to find one record, in bytes. With Pebble's 4 KiB a call costs 3 % more CPU, an
-	// answer from a table 4 % less.
+	// answer from a table that is in no cache 2 microseconds less.
 	blockSize = 8 << 10
 )
 

@@ -41,7 +41,7 @@ func (s *Store) enqueue(rec *idempotency.Record, over idempotency.Owner, bounds 
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := s.claimLocked(store.Queue(rec, store.NumberPlace(number))); err != nil {
+	if err := s.claimLocked(newEntry(store.Queue(rec, store.NumberPlace(number)))); err != nil {
 		s.tickets.Cancel(number)
 		return nil, nil, err
 	}

@@ -120,12 +120,13 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("claiming record: %w", err)
 	}
+	e := newEntry(rec) // encoded here, where nobody waits for it
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if standing := s.standingLocked(rec.ID, over); standing != nil {
 		return standing, nil
 	}
-	if err := s.claimLocked(rec); err != nil {
+	if err := s.claimLocked(e); err != nil {
 		return nil, fmt.Errorf("claiming record: %w", err)
 	}
 	return nil, nil
@@ -140,12 +141,11 @@ func (s *Store) standingLocked(id idempotency.ID, over idempotency.Owner) *idemp
 	return nil
 }
 
-// claimLocked makes the claim rec, which nothing stands in the way of, or returns
+// claimLocked makes the claim e, which nothing stands in the way of, or returns
 // ErrFull.
-func (s *Store) claimLocked(rec *idempotency.Record) error {
+func (s *Store) claimLocked(e *entry) error {
 	s.reclaimLocked(reclaimBatch)
-	e := newEntry(rec)
-	old := s.records[rec.ID]
+	old := s.records[e.id]
 	if old != nil {
 		s.removeLocked(old)
 	}
@@ -170,13 +170,13 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("finishing record: %w", err)
 	}
+	next := newEntry(rec)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.ownedLocked(rec.ID, rec.Owner)
 	if e == nil {
 		return fmt.Errorf("finishing record: %w", idempotency.ErrNotOwner)
 	}
-	next := newEntry(rec)
 	s.leaveLocked(e, next)
 	if next.at == e.at && next.adoption == e.adoption {
 		s.replaceLocked(e, next)
