@@ -73,7 +73,7 @@ func mustClaim(t *testing.T, s *redis.Store, rec *idempotency.Record) {
 func wantState(t *testing.T, s *redis.Store, id idempotency.ID, state idempotency.State) {
 	t.Helper()
 	var rec *idempotency.Record
-	eventually(t, "getting the record", func() (ok bool) {
+	eventually(t, "getting the record", func() bool {
 		var err error
 		rec, err = s.Get(context.Background(), id)
 		return err == nil

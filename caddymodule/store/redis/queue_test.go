@@ -40,15 +40,16 @@ func enqueue(t *testing.T, s *redis.Store, rec *idempotency.Record) {
 	}
 }
 
-// allTickets returns the tickets of the whole backlog.
+// allTickets returns the tickets of the whole backlog. Right after an outage, the
+// store may be gone again for a moment.
 func allTickets(t *testing.T, s *redis.Store) (all []idempotency.Ticket) {
 	t.Helper()
 	for i := range parts {
-		tickets, err := s.Tickets(context.Background(), idempotency.Part(fmt.Sprint(i)), "", 10_000)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, tickets...)
+		eventually(t, "reading the backlog", func() bool {
+			tickets, err := s.Tickets(context.Background(), idempotency.Part(fmt.Sprint(i)), "", 10_000)
+			all = append(all, tickets...)
+			return err == nil
+		})
 	}
 	return all
 }
@@ -63,16 +64,27 @@ func wantDepth(t *testing.T, s *redis.Store, calls int) {
 			want.Oldest = ticket.Since
 		}
 	}
-	if got, err := s.Depth(context.Background()); err != nil || got != want || len(tickets) != calls {
-		t.Errorf("the depth is %+v, %v, with %d tickets; want %+v", got, err, len(tickets), want)
+	var got idempotency.Depth
+	eventually(t, "asking for the depth", func() bool {
+		var err error
+		got, err = s.Depth(context.Background())
+		return err == nil
+	})
+	if got != want || len(tickets) != calls {
+		t.Errorf("the depth is %+v with %d tickets, want %+v", got, len(tickets), want)
 	}
 }
 
 func deferred(t *testing.T, s *redis.Store, id idempotency.ID) *idempotency.Record {
 	t.Helper()
-	rec, err := s.Get(context.Background(), id)
-	if err != nil || rec == nil || rec.Deferred == nil {
-		t.Fatalf("the record is %v, %v", rec, err)
+	var rec *idempotency.Record
+	eventually(t, "getting the record", func() bool {
+		var err error
+		rec, err = s.Get(context.Background(), id)
+		return err == nil
+	})
+	if rec == nil || rec.Deferred == nil {
+		t.Fatalf("the record is %v", rec)
 	}
 	return rec
 }
