@@ -21,11 +21,11 @@ import (
 
 	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
+	"genesys-sidecar/caddymodule/upstream"
 )
 
 func init() {
 	caddy.RegisterModule(Transport{})
-	caddy.RegisterModule(Upstreams{})
 }
 
 // Transport is Caddy's HTTP transport with the organisation's access token on
@@ -40,7 +40,8 @@ type Transport struct {
 	// The name of the organisation whose token it is. Default: the default one.
 	Organization string `json:"organization,omitempty"`
 
-	org *organization
+	org    *organization
+	direct *upstream.Transport // for data actions; nil: they go as all else does
 }
 
 // maxIdleConns is how many idle connections to the upstream are kept, where
@@ -130,7 +131,28 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 			IdleConnTimeout:     caddy.Duration(idleTimeout),
 		}
 	}
-	return t.HTTPTransport.Provision(ctx)
+	if err := t.HTTPTransport.Provision(ctx); err != nil {
+		return err
+	}
+	t.direct = directTransport(t.HTTPTransport)
+	return nil
+}
+
+// directTransport returns the transport for data actions where the options allow
+// of one, else nil.
+func directTransport(h *reverseproxy.HTTPTransport) *upstream.Transport {
+	if h.ReadTimeout > 0 || h.WriteTimeout > 0 || h.ProxyProtocol != "" {
+		return nil // Caddy sets its connections' deadlines, or writes to them first
+	}
+	return upstream.New(h.Transport, h)
+}
+
+// Cleanup closes the connections that nobody uses.
+func (t *Transport) Cleanup() error {
+	if t.direct != nil {
+		t.direct.CloseIdleConnections()
+	}
+	return t.HTTPTransport.Cleanup()
 }
 
 // UnmarshalCaddyfile sets up the transport from Caddyfile tokens. Syntax:
@@ -170,15 +192,18 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		// A data action: its token was had before its claim, and what becomes
 		// of the answer is judged elsewhere.
 		req.Header["Cdn-Loop"] = marked(req.Header)
-		return t.send(req, tok)
+		if t.direct != nil {
+			return send(t.direct, req, tok)
+		}
+		return send(t.HTTPTransport, req, tok)
 	}
 	return t.proxy(req)
 }
 
-// send sends req with tok.
-func (t *Transport) send(req *http.Request, tok genesys.Token) (*http.Response, error) {
+// send sends req with tok by rt.
+func send(rt http.RoundTripper, req *http.Request, tok genesys.Token) (*http.Response, error) {
 	req.Header["Authorization"] = []string{"Bearer " + tok.Value}
-	resp, err := t.HTTPTransport.RoundTrip(req)
+	resp, err := rt.RoundTrip(req)
 	if err != nil {
 		return nil, explainLoop(err)
 	}
@@ -206,7 +231,7 @@ func (t *Transport) proxy(req *http.Request) (*http.Response, error) {
 			return ownAnswer(req, err)
 		}
 		slot.Sending()
-		resp, err := t.send(req, tok)
+		resp, err := send(t.HTTPTransport, req, tok)
 		if err != nil {
 			var dial reverseproxy.DialError
 			if errors.As(err, &dial) {
@@ -308,62 +333,6 @@ func withReplacer(ctx context.Context) context.Context {
 	return context.WithValue(ctx, caddy.ReplacerCtxKey, noPlaceholders)
 }
 
-// Upstreams is the organisation's API as the upstream of a reverse_proxy.
-type Upstreams struct {
-	// The name of the organisation. Default: the default one.
-	Organization string `json:"organization,omitempty"`
-
-	upstreams []*reverseproxy.Upstream
-}
-
-// CaddyModule returns the Caddy module information.
-func (Upstreams) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{
-		ID:  "http.reverse_proxy.upstreams.genesys",
-		New: func() caddy.Module { return new(Upstreams) },
-	}
-}
-
-// Provision finds the API.
-func (u *Upstreams) Provision(ctx caddy.Context) error {
-	app, err := ctx.App("genesys")
-	if err != nil {
-		return err
-	}
-	org, err := app.(*App).organization(u.Organization)
-	if err != nil {
-		return err
-	}
-	u.upstreams = []*reverseproxy.Upstream{{Dial: dialAddress(org.api)}}
-	return nil
-}
-
-// UnmarshalCaddyfile sets up the upstreams from Caddyfile tokens. Syntax:
-//
-//	dynamic genesys {
-//	    organization <name>
-//	}
-func (u *Upstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume source name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	for d.NextBlock(0) {
-		if d.Val() != "organization" {
-			return d.Errf("unknown option %q; dynamic genesys has organization", d.Val())
-		}
-		if err := parseOrganization(d, &u.Organization); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// GetUpstreams implements reverseproxy.UpstreamSource.
-func (u *Upstreams) GetUpstreams(*http.Request) ([]*reverseproxy.Upstream, error) {
-	return u.upstreams, nil
-}
-
 // dialAddress returns the address of u with its port.
 func dialAddress(u *url.URL) string {
 	if u.Port() != "" {
@@ -377,12 +346,9 @@ func dialAddress(u *url.URL) string {
 
 // Interface guards
 var (
-	_ caddy.Provisioner           = (*Transport)(nil)
-	_ caddy.CleanerUpper          = (*Transport)(nil)
-	_ http.RoundTripper           = (*Transport)(nil)
-	_ caddyfile.Unmarshaler       = (*Transport)(nil)
-	_ reverseproxy.TLSTransport   = (*Transport)(nil)
-	_ caddy.Provisioner           = (*Upstreams)(nil)
-	_ caddyfile.Unmarshaler       = (*Upstreams)(nil)
-	_ reverseproxy.UpstreamSource = (*Upstreams)(nil)
+	_ caddy.Provisioner         = (*Transport)(nil)
+	_ caddy.CleanerUpper        = (*Transport)(nil)
+	_ http.RoundTripper         = (*Transport)(nil)
+	_ caddyfile.Unmarshaler     = (*Transport)(nil)
+	_ reverseproxy.TLSTransport = (*Transport)(nil)
 )

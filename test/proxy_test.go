@@ -2,6 +2,7 @@ package test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -98,35 +99,54 @@ func (s *sidecar) sendRaw(t *testing.T, r request) answer {
 
 // An upstream that reads a request on a connection that it has answered on
 // before, and closes it, is what makes net/http send the request again.
-func TestTheStandardLibraryNeverSendsACallASecondTime(t *testing.T) {
-	for name, body := range map[string]string{"a body": `{"a":1}`, "no body": ""} {
-		t.Run(name, func(t *testing.T) {
-			p := newPlatform(t, sandbox.Config{})
-			var arrived atomic.Int64
-			upstream := closeOnReuse(t, &arrived)
-			s := newSidecar(t, p, options{global: "api_url http://" + upstream + "\n login_url " + p.url})
-			warm := s.send(t, request{path: execute, body: `{"warm":1}`, header: []string{"Idempotency-Key", "warm"}})
-			if warm.status != 200 || arrived.Load() != 1 {
-				t.Fatalf("got %+v", warm)
-			}
-			a := s.send(t, request{path: execute, body: body, header: []string{"Idempotency-Key", "k", "X-Idempotency-Key", "k"}})
-			if a.status != 502 || !strings.Contains(a.body, `"outcome":"unknown"`) {
-				t.Errorf("got %+v", a)
-			}
-			if n := arrived.Load(); n != 2 {
-				t.Errorf("the second call arrived %d times", n-1)
-			}
-		})
+func TestNoTransportSendsACallASecondTime(t *testing.T) {
+	ca := newAuthority(t)
+	secured := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "the platform", "localhost")}}
+	for way, c := range map[string]struct {
+		tls     *tls.Config // nil: none
+		options string      // of the transport
+	}{
+		"the sidecar's own":      {},
+		"the sidecar's own, TLS": {secured, "versions 1.1\n tls_trust_pool file " + ca.file},
+		"net/http":               {nil, "read_timeout 1m"}, // which the sidecar's own does not have
+		"net/http, TLS":          {secured, "tls_trust_pool file " + ca.file},
+	} {
+		for name, body := range map[string]string{"a body": `{"a":1}`, "no body": ""} {
+			t.Run(way+", "+name, func(t *testing.T) {
+				p := newPlatform(t, sandbox.Config{})
+				var arrived atomic.Int64
+				api := closeOnReuse(t, &arrived, c.tls)
+				s := newSidecar(t, p, options{
+					global: "api_url " + api + "\n login_url " + p.url,
+					block:  "transport http {\n" + c.options + "\n}",
+				})
+				warm := s.send(t, request{path: execute, body: `{"warm":1}`, header: []string{"Idempotency-Key", "warm"}})
+				if warm.status != 200 || arrived.Load() != 1 {
+					t.Fatalf("got %+v", warm)
+				}
+				a := s.send(t, request{path: execute, body: body, header: []string{"Idempotency-Key", "k", "X-Idempotency-Key", "k"}})
+				if a.status != 502 || !strings.Contains(a.body, `"outcome":"unknown"`) {
+					t.Errorf("got %+v", a)
+				}
+				if n := arrived.Load(); n != 2 {
+					t.Errorf("the second call arrived %d times", n-1)
+				}
+			})
+		}
 	}
 }
 
 // closeOnReuse serves an upstream that answers the first request on each
 // connection and closes the connection on the second.
-func closeOnReuse(t *testing.T, arrived *atomic.Int64) (address string) {
+func closeOnReuse(t *testing.T, arrived *atomic.Int64, secured *tls.Config) (url string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
+	}
+	url = "http://" + ln.Addr().String()
+	if secured != nil {
+		ln, url = tls.NewListener(ln, secured), "https://localhost:"+port(ln.Addr().String())
 	}
 	t.Cleanup(func() { ln.Close() })
 	go func() {
@@ -153,7 +173,7 @@ func closeOnReuse(t *testing.T, arrived *atomic.Int64) (address string) {
 			}()
 		}
 	}()
-	return ln.Addr().String()
+	return url
 }
 
 func TestTheFacadeInvokesItsAction(t *testing.T) {

@@ -106,12 +106,12 @@ func (s *h2Server) count() int {
 	return len(s.bodies)
 }
 
-func h2Transport(t *testing.T) authorizing {
+func h2Transport(t *testing.T) http.RoundTripper {
 	t.Helper()
-	transport := wireTransport(t)
-	transport.Protocols = new(http.Protocols)
+	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)
-	return transport
+	t.Cleanup(transport.CloseIdleConnections)
+	return authorizing{transport}
 }
 
 func h2OK(_ int, c *h2Conn, stream uint32) bool {

@@ -254,30 +254,32 @@ func TestTokenOfTheContextIsTheTokensOwn(t *testing.T) {
 
 // An upstream may repeat what it was sent where net/http quotes it.
 func TestTokenIsNeitherInErrorsNorLogs(t *testing.T) {
-	for what, raw := range map[string]string{
-		"as a status line":  "Bearer token-1\r\n\r\n",
-		"as a header":       "HTTP/1.1 200 OK\r\nBearer token-1\r\n\r\n",
-		"as a length":       "HTTP/1.1 200 OK\r\nContent-Length: token-1\r\n\r\n",
-		"as an encoding":    "HTTP/1.1 200 OK\r\nTransfer-Encoding: token-1\r\n\r\n",
-		"as a body":         "HTTP/1.1 401 No\r\nContent-Length: 18\r\n\r\n{\"code\":\"token-1\"}",
-		"as half a body":    "HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\ntoken-1",
-		"as an interim one": "HTTP/1.1 103 token-1\r\n\r\n",
-		"not at all":        "",
-	} {
-		srv := newWire(t, sendAndClose(raw))
-		b := benchFor(t, wireTransport(t))
-		reply := b.Invoke(within(t, time.Minute), callTo(t, srv.url))
-		if tok := srv.seen()[0].header.Get("Authorization"); tok != "Bearer token-1" {
-			t.Errorf("Authorization %q", tok)
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		for what, raw := range map[string]string{
+			"as a status line":  "Bearer token-1\r\n\r\n",
+			"as a header":       "HTTP/1.1 200 OK\r\nBearer token-1\r\n\r\n",
+			"as a length":       "HTTP/1.1 200 OK\r\nContent-Length: token-1\r\n\r\n",
+			"as an encoding":    "HTTP/1.1 200 OK\r\nTransfer-Encoding: token-1\r\n\r\n",
+			"as a body":         "HTTP/1.1 401 No\r\nContent-Length: 18\r\n\r\n{\"code\":\"token-1\"}",
+			"as half a body":    "HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\ntoken-1",
+			"as an interim one": "HTTP/1.1 103 token-1\r\n\r\n",
+			"not at all":        "",
+		} {
+			srv := newWire(t, sendAndClose(raw))
+			b := benchFor(t, transport(t))
+			reply := b.Invoke(within(t, time.Minute), callTo(t, srv.url))
+			if tok := srv.seen()[0].header.Get("Authorization"); tok != "Bearer token-1" {
+				t.Errorf("Authorization %q", tok)
+			}
+			if reply.Err != nil && strings.Contains(reply.Err.Error(), "token-1") {
+				t.Errorf("%s: error %v", what, reply.Err)
+			}
+			if log := b.log.String(); strings.Contains(log, "token-1") || !strings.Contains(log, `"attempt"`) {
+				t.Errorf("%s: log %s", what, log)
+			}
+			if raw == "" && !errors.Is(reply.Err, io.EOF) {
+				t.Errorf("the error is hidden: %v", reply.Err)
+			}
 		}
-		if reply.Err != nil && strings.Contains(reply.Err.Error(), "token-1") {
-			t.Errorf("%s: error %v", what, reply.Err)
-		}
-		if log := b.log.String(); strings.Contains(log, "token-1") || !strings.Contains(log, `"attempt"`) {
-			t.Errorf("%s: log %s", what, log)
-		}
-		if raw == "" && !errors.Is(reply.Err, io.EOF) {
-			t.Errorf("the error is hidden: %v", reply.Err)
-		}
-	}
+	})
 }

@@ -36,7 +36,7 @@ func TestNetHTTPSendsTwiceByItself(t *testing.T) {
 		"no body, with the other header": {nil, "X-Idempotency-Key"},
 	} {
 		srv := newWire(t, dropsTheSecond)
-		client := &http.Client{Transport: wireTransport(t)}
+		client := &http.Client{Transport: netHTTP(t)}
 		warm(t, client.Transport, srv)
 		req, err := http.NewRequest(http.MethodPost, srv.url, c.body)
 		if err != nil {
@@ -71,73 +71,81 @@ func warm(t *testing.T, transport http.RoundTripper, srv *wire) {
 }
 
 func TestNothingIsSentTwiceBehindTheInvokersBack(t *testing.T) {
-	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "GET", "HEAD", "OPTIONS"} {
-		for _, body := range []string{"", `{"a":1}`} {
-			for _, header := range []string{"", "X-Idempotency-Key", "Idempotency-Key"} {
-				t.Run(method+" "+body+" "+header, func(t *testing.T) {
-					srv := newWire(t, dropsTheSecond)
-					b := benchFor(t, wireTransport(t))
-					warm(t, b.Transport, srv)
-					r := callTo(t, srv.url)
-					r.Method, r.Body = method, []byte(body)
-					if header != "" {
-						r.Header.Set(header, "the caller's")
-					}
-					wantOutcome(t, b.Invoke(within(t, time.Minute), r), outcome{Unknown, Broken, 0})
-					wantCount(t, srv, 1+1)
-					a := srv.seen()[1]
-					if a.method != method || a.body != body || a.length != int64(len(body)) || a.key != "k-1" || len(a.header["Idempotency-Key"]) != 1 {
-						t.Errorf("arrived as %+v", a)
-					}
-					if header == "X-Idempotency-Key" && a.header.Get(header) != "the caller's" {
-						t.Errorf("header %v", a.header)
-					}
-				})
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "GET", "HEAD", "OPTIONS"} {
+			for _, body := range []string{"", `{"a":1}`} {
+				for _, header := range []string{"", "X-Idempotency-Key", "Idempotency-Key"} {
+					t.Run(method+" "+body+" "+header, func(t *testing.T) {
+						srv := newWire(t, dropsTheSecond)
+						b := benchFor(t, transport(t))
+						warm(t, b.Transport, srv)
+						r := callTo(t, srv.url)
+						r.Method, r.Body = method, []byte(body)
+						if header != "" {
+							r.Header.Set(header, "the caller's")
+						}
+						wantOutcome(t, b.Invoke(within(t, time.Minute), r), outcome{Unknown, Broken, 0})
+						wantCount(t, srv, 1+1)
+						a := srv.seen()[1]
+						if a.method != method || a.body != body || a.length != int64(len(body)) || a.key != "k-1" || len(a.header["Idempotency-Key"]) != 1 {
+							t.Errorf("arrived as %+v", a)
+						}
+						if header == "X-Idempotency-Key" && a.header.Get(header) != "the caller's" {
+							t.Errorf("header %v", a.header)
+						}
+					})
+				}
 			}
 		}
-	}
+	})
 }
 
 func TestHonoredIsResentByTheInvokerAlone(t *testing.T) {
-	for _, body := range []string{"", "{}"} {
-		srv := newWire(t, dropsTheSecond)
-		b := benchFor(t, wireTransport(t))
-		warm(t, b.Transport, srv)
-		r := callTo(t, srv.url)
-		r.Honored, r.Body = true, []byte(body)
-		b.Policy.Backoff = time.Millisecond
-		reply := b.Invoke(within(t, time.Minute), r)
-		wantOutcome(t, reply, outcome{Final, Answered, 200})
-		if reply.Attempts != 2 {
-			t.Errorf("%d attempts told", reply.Attempts)
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		for _, body := range []string{"", "{}"} {
+			srv := newWire(t, dropsTheSecond)
+			b := benchFor(t, transport(t))
+			warm(t, b.Transport, srv)
+			r := callTo(t, srv.url)
+			r.Honored, r.Body = true, []byte(body)
+			b.Policy.Backoff = time.Millisecond
+			reply := b.Invoke(within(t, time.Minute), r)
+			wantOutcome(t, reply, outcome{Final, Answered, 200})
+			if reply.Attempts != 2 {
+				t.Errorf("%d attempts told", reply.Attempts)
+			}
+			wantCount(t, srv, 1+2)
+			if s := srv.seen(); s[1].key != "k-1" || s[2].key != "k-1" || s[1].body != s[2].body {
+				t.Errorf("%+v", s)
+			}
 		}
-		wantCount(t, srv, 1+2)
-		if s := srv.seen(); s[1].key != "k-1" || s[2].key != "k-1" || s[1].body != s[2].body {
-			t.Errorf("%+v", s)
-		}
-	}
+	})
 }
 
 func TestEmptyBodyHasALengthAndIsNotChunked(t *testing.T) {
-	for _, body := range [][]byte{nil, {}} {
-		srv := newWire(t, send(okAnswer))
-		r := callTo(t, srv.url)
-		r.Body = body
-		wantOutcome(t, benchFor(t, wireTransport(t)).Invoke(within(t, time.Minute), r), outcome{Final, Answered, 200})
-		if a := srv.seen()[0]; a.header.Get("Content-Length") != "0" || a.length != 0 || srv.chunked {
-			t.Errorf("arrived as %+v, chunked %v", a, srv.chunked)
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		for _, body := range [][]byte{nil, {}} {
+			srv := newWire(t, send(okAnswer))
+			r := callTo(t, srv.url)
+			r.Body = body
+			wantOutcome(t, benchFor(t, transport(t)).Invoke(within(t, time.Minute), r), outcome{Final, Answered, 200})
+			if a := srv.seen()[0]; a.header.Get("Content-Length") != "0" || a.length != 0 || srv.chunked {
+				t.Errorf("arrived as %+v, chunked %v", a, srv.chunked)
+			}
 		}
-	}
+	})
 }
 
 func TestBodyHasItsLength(t *testing.T) {
-	srv := newWire(t, send(okAnswer))
-	r := callTo(t, srv.url)
-	r.Body = bytes.Repeat([]byte("x"), 100_000)
-	benchFor(t, wireTransport(t)).Invoke(within(t, time.Minute), r)
-	if a := srv.seen()[0]; a.length != 100_000 || srv.chunked || a.body != string(r.Body) {
-		t.Errorf("%d bytes, length %d, chunked %v", len(a.body), a.length, srv.chunked)
-	}
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		srv := newWire(t, send(okAnswer))
+		r := callTo(t, srv.url)
+		r.Body = bytes.Repeat([]byte("x"), 100_000)
+		benchFor(t, transport(t)).Invoke(within(t, time.Minute), r)
+		if a := srv.seen()[0]; a.length != 100_000 || srv.chunked || a.body != string(r.Body) {
+			t.Errorf("%d bytes, length %d, chunked %v", len(a.body), a.length, srv.chunked)
+		}
+	})
 }
 
 // What a real upstream can do to a request that it has read.
@@ -159,86 +167,97 @@ var wireFailures = map[string]struct {
 }
 
 func TestRealFailuresAreSentOnceIfIgnoredAndToTheAnswerIfHonored(t *testing.T) {
-	for what, c := range wireFailures {
-		t.Run(what, func(t *testing.T) {
-			srv := newWire(t, func(n int, conn net.Conn) bool {
-				if n == 1 || n == 2 {
-					return c.then(n, conn)
-				}
-				return send(okAnswer)(n, conn)
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		for what, c := range wireFailures {
+			t.Run(what, func(t *testing.T) {
+				srv := newWire(t, func(n int, conn net.Conn) bool {
+					if n == 1 || n == 2 {
+						return c.then(n, conn)
+					}
+					return send(okAnswer)(n, conn)
+				})
+				b := benchFor(t, transport(t))
+				b.Policy.Backoff = time.Millisecond
+				wantOutcome(t, b.Invoke(within(t, time.Minute), callTo(t, srv.url)), outcome{Unknown, Broken, c.status})
+				wantCount(t, srv, 1)
+				r := callTo(t, srv.url)
+				r.Honored = true
+				wantOutcome(t, b.Invoke(within(t, time.Minute), r), outcome{Final, Answered, 200})
+				wantCount(t, srv, 3)
 			})
-			b := benchFor(t, wireTransport(t))
-			b.Policy.Backoff = time.Millisecond
-			wantOutcome(t, b.Invoke(within(t, time.Minute), callTo(t, srv.url)), outcome{Unknown, Broken, c.status})
-			wantCount(t, srv, 1)
-			r := callTo(t, srv.url)
-			r.Honored = true
-			wantOutcome(t, b.Invoke(within(t, time.Minute), r), outcome{Final, Answered, 200})
-			wantCount(t, srv, 3)
-		})
-	}
+		}
+	})
 }
 
 func TestHalfARequestIsNotSentAgain(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	conns := make(chan int, 100)
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			conns <- 1
-			io.ReadFull(conn, make([]byte, 1000))
-			conn.(*net.TCPConn).SetLinger(0)
-			conn.Close()
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
-	r := callTo(t, "http://"+ln.Addr().String())
-	r.Body = make([]byte, 16<<20)
-	wantOutcome(t, benchFor(t, wireTransport(t)).Invoke(within(t, time.Minute), r), outcome{Unknown, Broken, 0})
-	if len(conns) != 1 {
-		t.Errorf("%d connections", len(conns))
-	}
+		defer ln.Close()
+		conns := make(chan int, 100)
+		go func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				conns <- 1
+				io.ReadFull(conn, make([]byte, 1000))
+				conn.(*net.TCPConn).SetLinger(0)
+				conn.Close()
+			}
+		}()
+		r := callTo(t, "http://"+ln.Addr().String())
+		r.Body = make([]byte, 16<<20)
+		wantOutcome(t, benchFor(t, transport(t)).Invoke(within(t, time.Minute), r), outcome{Unknown, Broken, 0})
+		if len(conns) != 1 {
+			t.Errorf("%d connections", len(conns))
+		}
+	})
 }
 
 func TestRealTimeoutIsToldAsOne(t *testing.T) {
-	for what, raw := range map[string]string{"no answer": "", "half an answer": "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"} {
-		srv := newWire(t, send(raw))
-		b := benchFor(t, wireTransport(t))
-		b.Policy.Timeout = 50 * time.Millisecond
-		if reply := b.Invoke(within(t, time.Minute), callTo(t, srv.url)); reply.Cause != TimedOut || reply.Fate != Unknown {
-			t.Errorf("%s: %+v", what, reply)
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		for what, raw := range map[string]string{"no answer": "", "half an answer": "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"} {
+			srv := newWire(t, send(raw))
+			b := benchFor(t, transport(t))
+			b.Policy.Timeout = 50 * time.Millisecond
+			if reply := b.Invoke(within(t, time.Minute), callTo(t, srv.url)); reply.Cause != TimedOut || reply.Fate != Unknown {
+				t.Errorf("%s: %+v", what, reply)
+			}
+			wantCount(t, srv, 1)
 		}
-		wantCount(t, srv, 1)
-	}
+	})
+}
+
+func TestTimeoutOfATransportsOwnIsToldAsOne(t *testing.T) {
 	srv := newWire(t, send(""))
-	transport := wireTransport(t)
-	transport.ResponseHeaderTimeout = 50 * time.Millisecond // the transport's own
-	reply := benchFor(t, transport).Invoke(within(t, time.Minute), callTo(t, srv.url))
+	transport := &http.Transport{ResponseHeaderTimeout: 50 * time.Millisecond}
+	defer transport.CloseIdleConnections()
+	reply := benchFor(t, authorizing{transport}).Invoke(within(t, time.Minute), callTo(t, srv.url))
 	wantOutcome(t, reply, outcome{Unknown, TimedOut, 0})
 }
 
 func TestRealDialAndTLSFailuresSendNothing(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln.Close()
-	b := benchFor(t, wireTransport(t))
-	b.Policy.Backoff = time.Millisecond
-	reply := b.Invoke(within(t, time.Minute), callTo(t, "http://"+ln.Addr().String()))
-	wantOutcome(t, reply, outcome{NotRun, Unreachable, 0})
-	if !errors.Is(reply.Err, syscall.ECONNREFUSED) || reply.Attempts != 4 {
-		t.Errorf("%v after %d attempts", reply.Err, reply.Attempts)
-	}
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln.Close()
+		b := benchFor(t, transport(t))
+		b.Policy.Backoff = time.Millisecond
+		reply := b.Invoke(within(t, time.Minute), callTo(t, "http://"+ln.Addr().String()))
+		wantOutcome(t, reply, outcome{NotRun, Unreachable, 0})
+		if !errors.Is(reply.Err, syscall.ECONNREFUSED) || reply.Attempts != 4 {
+			t.Errorf("%v after %d attempts", reply.Err, reply.Attempts)
+		}
 
-	srv := newWire(t, send(okAnswer)) // speaks no TLS
-	r := callTo(t, strings.Replace(srv.url, "http:", "https:", 1))
-	wantOutcome(t, b.Invoke(within(t, time.Minute), r), outcome{NotRun, Unreachable, 0})
-	wantCount(t, srv, 0)
+		srv := newWire(t, send(okAnswer)) // speaks no TLS
+		r := callTo(t, strings.Replace(srv.url, "http:", "https:", 1))
+		wantOutcome(t, b.Invoke(within(t, time.Minute), r), outcome{NotRun, Unreachable, 0})
+		wantCount(t, srv, 0)
+	})
 }

@@ -17,57 +17,63 @@ import (
 )
 
 func TestBodyIsKeptUpToMaxBody(t *testing.T) {
-	for n, whole := range map[int]bool{0: true, 1: true, 99: true, 100: true, 101: false, 5000: false, 1 << 20: false} {
-		body := strings.Repeat("b", n)
-		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }))
-		b := benchFor(t, wireTransport(t))
-		b.Policy.MaxBody = 100
-		reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
-		wantOutcome(t, reply, outcome{Final, Answered, 200})
-		if whole {
-			if reply.Rest != nil || string(reply.Body) != body {
-				t.Errorf("%d bytes: kept %d, rest %v", n, len(reply.Body), reply.Rest)
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		for n, whole := range map[int]bool{0: true, 1: true, 99: true, 100: true, 101: false, 5000: false, 1 << 20: false} {
+			body := strings.Repeat("b", n)
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }))
+			b := benchFor(t, transport(t))
+			b.Policy.MaxBody = 100
+			reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
+			wantOutcome(t, reply, outcome{Final, Answered, 200})
+			if whole {
+				if reply.Rest != nil || string(reply.Body) != body {
+					t.Errorf("%d bytes: kept %d, rest %v", n, len(reply.Body), reply.Rest)
+				}
+			} else {
+				wantWhole(t, reply, body)
 			}
-		} else {
-			wantWhole(t, reply, body)
+			srv.Close()
 		}
-		srv.Close()
-	}
+	})
 }
 
 func TestByDefaultEightMebibytesAreKept(t *testing.T) {
-	body := bytes.Repeat([]byte("b"), 8<<20)
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
-	defer srv.Close()
-	if reply := benchFor(t, wireTransport(t)).Invoke(within(t, time.Minute), callTo(t, srv.URL)); reply.Rest != nil || !bytes.Equal(reply.Body, body) {
-		t.Errorf("kept %d bytes, rest %v", len(reply.Body), reply.Rest)
-	}
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		body := bytes.Repeat([]byte("b"), 8<<20)
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
+		defer srv.Close()
+		if reply := benchFor(t, transport(t)).Invoke(within(t, time.Minute), callTo(t, srv.URL)); reply.Rest != nil || !bytes.Equal(reply.Body, body) {
+			t.Errorf("kept %d bytes, rest %v", len(reply.Body), reply.Rest)
+		}
+	})
 }
 
 func TestClosingTheRestEndsTheAttempt(t *testing.T) {
-	ended := make(chan struct{})
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.ReadAll(r.Body) // so that the server sees the client leave
-		for r.Context().Err() == nil {
-			w.Write(make([]byte, 1<<10))
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		ended := make(chan struct{})
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.ReadAll(r.Body) // so that the server sees the client leave
+			for r.Context().Err() == nil {
+				w.Write(make([]byte, 1<<10))
+			}
+			close(ended)
+		}))
+		defer srv.Close()
+		b := benchFor(t, transport(t))
+		b.Policy.MaxBody = 10
+		reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
+		if reply.Rest == nil {
+			t.Fatalf("%+v", reply)
 		}
-		close(ended)
-	}))
-	defer srv.Close()
-	b := benchFor(t, wireTransport(t))
-	b.Policy.MaxBody = 10
-	reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
-	if reply.Rest == nil {
-		t.Fatalf("%+v", reply)
-	}
-	if _, err := io.ReadFull(reply.Rest, make([]byte, 4096)); err != nil {
-		t.Error(err)
-	}
-	reply.Rest.Close()
-	<-ended
-	if _, err := reply.Rest.Read(make([]byte, 1)); err == nil {
-		t.Error("it can still be read")
-	}
+		if _, err := io.ReadFull(reply.Rest, make([]byte, 4096)); err != nil {
+			t.Error(err)
+		}
+		reply.Rest.Close()
+		<-ended
+		if _, err := reply.Rest.Read(make([]byte, 1)); err == nil {
+			t.Error("it can still be read")
+		}
+	})
 }
 
 // contexts answers, and keeps the context of each attempt.
@@ -118,28 +124,30 @@ func TestRestIsBoundByTheTimeoutToo(t *testing.T) {
 }
 
 func TestContentEncodingIsUndoneByTheTransport(t *testing.T) {
-	const body = `{"answer":42}`
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if r.Header.Get("Accept-Encoding") != "gzip" {
-			t.Errorf("Accept-Encoding %q", r.Header["Accept-Encoding"])
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		const body = `{"answer":42}`
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if r.Header.Get("Accept-Encoding") != "gzip" {
+				t.Errorf("Accept-Encoding %q", r.Header["Accept-Encoding"])
+			}
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			io.WriteString(z, body)
+			z.Close()
+		}))
+		defer srv.Close()
+		b := benchFor(t, transport(t))
+		b.Policy.MaxBody = int64(len(body)) // of what was encoded
+		reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
+		if string(reply.Body) != body || reply.Rest != nil || reply.Header.Get("Content-Encoding") != "" || reply.Header.Get("Content-Length") != "" {
+			t.Errorf("%q, %v", reply.Body, reply.Header)
 		}
-		w.Header().Set("Content-Encoding", "gzip")
-		z := gzip.NewWriter(w)
-		io.WriteString(z, body)
-		z.Close()
-	}))
-	defer srv.Close()
-	b := benchFor(t, wireTransport(t))
-	b.Policy.MaxBody = int64(len(body)) // of what was encoded
-	reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
-	if string(reply.Body) != body || reply.Rest != nil || reply.Header.Get("Content-Encoding") != "" || reply.Header.Get("Content-Length") != "" {
-		t.Errorf("%q, %v", reply.Body, reply.Header)
-	}
+	})
 }
 
 func TestAnswerToHEADHasNoBodyThoughALength(t *testing.T) {
-	for name, transport := range map[string]authorizing{"HTTP/1.1": wireTransport(t), "HTTP/2": h2Transport(t)} {
+	for name, transport := range map[string]http.RoundTripper{"HTTP/1.1": netHTTP(t), "HTTP/1.1, directly": directly(t), "HTTP/2": h2Transport(t)} {
 		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "5")
 		}))
@@ -158,37 +166,41 @@ func TestAnswerToHEADHasNoBodyThoughALength(t *testing.T) {
 }
 
 func TestAnswersOfAllLengthsAreReadWhole(t *testing.T) {
-	for _, length := range []int{0, 1, trustedLength, trustedLength + 1, 3 * trustedLength} {
-		for _, told := range []bool{true, false} {
-			want := strings.Repeat("x", length)
-			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if !told {
-					w.(http.Flusher).Flush()
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		for _, length := range []int{0, 1, trustedLength, trustedLength + 1, 3 * trustedLength} {
+			for _, told := range []bool{true, false} {
+				want := strings.Repeat("x", length)
+				srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if !told {
+						w.(http.Flusher).Flush()
+					}
+					io.WriteString(w, want)
+				}))
+				b := benchFor(t, transport(t))
+				for range 2 { // the second over the first one's connection, if that is free
+					reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
+					if string(reply.Body) != want || reply.Rest != nil || reply.Fate != Final {
+						t.Errorf("%d bytes, told %v: %d came, %v", length, told, len(reply.Body), reply.Err)
+					}
 				}
-				io.WriteString(w, want)
-			}))
-			b := benchFor(t, wireTransport(t))
-			for range 2 { // the second over the first one's connection, if that is free
-				reply := b.Invoke(within(t, time.Minute), callTo(t, srv.URL))
-				if string(reply.Body) != want || reply.Rest != nil || reply.Fate != Final {
-					t.Errorf("%d bytes, told %v: %d came, %v", length, told, len(reply.Body), reply.Err)
-				}
+				srv.Close()
 			}
-			srv.Close()
 		}
-	}
+	})
 }
 
 func TestRedirectIsAnAnswer(t *testing.T) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
-	}))
-	defer srv.Close()
-	reply := benchFor(t, wireTransport(t)).Invoke(within(t, time.Minute), callTo(t, srv.URL))
-	wantOutcome(t, reply, outcome{Final, Answered, 307})
-	if reply.Header.Get("Location") != "/elsewhere" {
-		t.Errorf("%v", reply.Header)
-	}
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}))
+		defer srv.Close()
+		reply := benchFor(t, transport(t)).Invoke(within(t, time.Minute), callTo(t, srv.URL))
+		wantOutcome(t, reply, outcome{Final, Answered, 307})
+		if reply.Header.Get("Location") != "/elsewhere" {
+			t.Errorf("%v", reply.Header)
+		}
+	})
 }
 
 func TestPlatformsCodeCountsInAnErrorOnly(t *testing.T) {

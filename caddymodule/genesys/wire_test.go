@@ -9,21 +9,46 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"genesys-sidecar/caddymodule/upstream"
 )
 
 // authorizing is what a transport of the Invoker's has to do besides.
-type authorizing struct{ *http.Transport }
+type authorizing struct{ http.RoundTripper }
 
 func (a authorizing) RoundTrip(r *http.Request) (*http.Response, error) {
 	if tok, ok := TokenFrom(r.Context()); ok {
 		r.Header.Set("Authorization", "Bearer "+tok.Value)
 	}
-	return a.Transport.RoundTrip(r)
+	return a.RoundTripper.RoundTrip(r)
 }
 
-func wireTransport(t *testing.T) authorizing {
+// overEach runs test once for each transport that calls go by over HTTP/1.1.
+func overEach(t *testing.T, test func(t *testing.T, transport func(*testing.T) http.RoundTripper)) {
+	t.Helper()
+	t.Run("net/http", func(t *testing.T) { test(t, netHTTP) })
+	t.Run("directly", func(t *testing.T) { test(t, directly) })
+}
+
+func netHTTP(t *testing.T) http.RoundTripper {
 	t.Helper()
 	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return authorizing{transport}
+}
+
+func directly(t *testing.T) http.RoundTripper {
+	t.Helper()
+	settings := &http.Transport{
+		DialContext:         new(net.Dialer).DialContext,
+		MaxIdleConnsPerHost: 10,
+		IdleConnTimeout:     time.Minute,
+	}
+	transport := upstream.New(settings, settings)
+	if transport == nil {
+		t.Skip("not on this system")
+	}
+	t.Cleanup(settings.CloseIdleConnections)
 	t.Cleanup(transport.CloseIdleConnections)
 	return authorizing{transport}
 }
