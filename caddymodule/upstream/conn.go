@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
+	"os"
 	"syscall"
 	"time"
 )
@@ -60,16 +62,11 @@ func looker(c, raw net.Conn) func() bool {
 		if secured.SetReadDeadline(longAgo) != nil {
 			return false
 		}
-		if n, err := secured.Read(make([]byte, 1)); n > 0 || !isTimeout(err) {
+		if n, err := secured.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return false
 		}
 		return secured.SetReadDeadline(time.Time{}) == nil && look()
 	}
-}
-
-func isTimeout(err error) bool {
-	e, ok := err.(net.Error)
-	return ok && e.Timeout()
 }
 
 // source is what a connection is read from, up to a number of bytes.

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -115,14 +117,9 @@ func (c *serverConn) send(raw string) {
 func (c *serverConn) wantEnd() {
 	c.t.Helper()
 	// A client that closes with something unread resets the connection.
-	if b, err := c.in.ReadByte(); err == nil || isTimeout(err) {
+	if b, err := c.in.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		c.t.Errorf("the connection goes on: %q, %v", b, err)
 	}
-}
-
-func isTimeout(err error) bool {
-	e, ok := err.(net.Error)
-	return ok && e.Timeout()
 }
 
 // settings are such as a transport of the package can do with.

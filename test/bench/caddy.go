@@ -46,6 +46,7 @@ type sidecarConfig struct {
 	store    store
 	storeDir string // empty: a new one
 	cacheOff bool
+	versions string // of HTTP, to the upstream with TLS; empty: to the one without
 }
 
 // sidecar is a running one.
@@ -86,10 +87,16 @@ func (b *bench) newSidecar(ctx context.Context, c sidecarConfig) (*sidecar, erro
 	if c.cacheOff {
 		cache = "cache off"
 	}
+	api, transport := b.upstream.url(), ""
+	if c.versions != "" {
+		api = "https://" + b.upstream.secured
+		transport = "{\n\t\t" + secureTransport(c.versions) + "\n\t}"
+	}
 	text := fmt.Sprintf(`{
 	admin %s
 	genesys {
 		api_url %s
+		login_url %s
 		client_id bench
 		client_secret bench
 		%s
@@ -98,13 +105,18 @@ func (b *bench) newSidecar(ctx context.Context, c sidecarConfig) (*sidecar, erro
 }
 :%s {
 	bind 127.0.0.1
-	genesys_cloud
+	genesys_cloud %s
 }
-`, s.admin, b.upstream.url(), option, cache, port(s.address))
+`, s.admin, api, b.upstream.url(), option, cache, port(s.address), transport)
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("configuring the sidecar: %w", err)
 	}
 	return s, nil
+}
+
+// secureTransport returns Caddy's options for the upstream with TLS.
+func secureTransport(versions string) string {
+	return fmt.Sprintf("transport http {\n\t\t\ttls_insecure_skip_verify\n\t\t\tkeepalive_idle_conns_per_host %d\n\t\t\tversions %s\n\t\t}", sidecarIdleConnections, versions)
 }
 
 // launch starts a sidecar, and does not wait until it answers.

@@ -54,6 +54,7 @@ type section struct {
 var sections = []section{
 	{"replay", "an answer told again", (*bench).sectionReplay},
 	{"fresh", "a call that runs", (*bench).sectionFresh},
+	{"tls", "a call that runs at an upstream with TLS", (*bench).sectionTLS},
 	{"latency", "what a fresh call waits for at a steady rate", (*bench).sectionLatency},
 	{"allocations", "heap allocations per request", (*bench).sectionAllocations},
 	{"memory", "heap and disk space for stored answers", (*bench).sectionMemory},
@@ -65,8 +66,8 @@ var sections = []section{
 }
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == upstreamCommand {
-		if err := serveUpstream(os.Args[2]); err != nil {
+	if len(os.Args) == 4 && os.Args[1] == upstreamCommand {
+		if err := serveUpstream(os.Args[2], os.Args[3]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}

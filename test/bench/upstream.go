@@ -3,8 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"math/big"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -37,15 +41,46 @@ type platform struct {
 const poolSize = 8 << 20
 
 // serveUpstream plays the platform at address: it hands out tokens, and answers
-// everything else at once.
-func serveUpstream(address string) error {
+// everything else at once. It does so at secured too, by TLS and HTTP/1.1 or 2.
+func serveUpstream(address, secured string) error {
 	u := &platform{text: randomText(poolSize)}
 	u.size.Store(answerSize)
+	ended := make(chan error)
+	go func() { ended <- u.serveTLS(secured) }()
 	s := &fasthttp.Server{Handler: u.handle, NoDefaultServerHeader: true, MaxRequestBodySize: 1 << 20}
-	if err := s.ListenAndServe(address); err != nil {
-		return fmt.Errorf("serving the upstream: %w", err)
+	go func() { ended <- s.ListenAndServe(address) }()
+	return fmt.Errorf("serving the upstream: %w", <-ended)
+}
+
+// serveTLS serves data actions at address.
+func (u *platform) serveTLS(address string) error {
+	certificate, err := selfSigned()
+	if err != nil {
+		return err
 	}
-	return nil
+	s := &http.Server{
+		Addr:      address,
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "application/json")
+			text := u.execute()
+			w.Header().Set("Content-Length", strconv.Itoa(len(text)+len(`[""]`)))
+			_, _ = fmt.Fprintf(w, `["%s"]`, text)
+		}),
+	}
+	return s.ListenAndServeTLS("", "")
+}
+
+// selfSigned returns a certificate that nobody trusts.
+func selfSigned() (tls.Certificate, error) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour)}
+	der, err := x509.CreateCertificate(nil, template, template, public, private)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, err
 }
 
 func (u *platform) handle(ctx *fasthttp.RequestCtx) {
@@ -59,15 +94,22 @@ func (u *platform) handle(ctx *fasthttp.RequestCtx) {
 		ctx.SetBodyString(`{"access_token":"bench","token_type":"bearer","expires_in":86400}`)
 		return
 	}
+	text := u.execute()
+	ctx.Response.AppendBodyString(`["`)
+	ctx.Response.AppendBody(text)
+	ctx.Response.AppendBodyString(`"]`)
+}
+
+// execute counts an execution, and returns what is between `["` and `"]` in its
+// answer.
+func (u *platform) execute() []byte {
 	n := u.executions.Add(1)
 	if delay := time.Duration(u.delay.Load()); delay > 0 {
 		time.Sleep(delay)
 	}
 	size := int(u.size.Load())
 	from := int(uint64(n) * 7919 % uint64(poolSize-size))
-	ctx.Response.AppendBodyString(`["`)
-	ctx.Response.AppendBody(u.text[from : from+size-len(`[""]`)])
-	ctx.Response.AppendBodyString(`"]`)
+	return u.text[from : from+size-len(`[""]`)]
 }
 
 func (u *platform) control(ctx *fasthttp.RequestCtx, path string) {
@@ -106,7 +148,7 @@ func sampleAnswer(size int) string {
 // upstream is the running upstream, seen from its caller.
 type upstream struct {
 	*process
-	address string
+	address, secured string
 }
 
 func (b *bench) startUpstream(ctx context.Context) (*upstream, error) {
@@ -118,19 +160,21 @@ func (b *bench) startUpstream(ctx context.Context) (*upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
+	addresses, err := freeAddresses(2)
 	if err != nil {
 		return nil, err
 	}
-	p, err := startProcess(ctx, "upstream", dir, nil, self, upstreamCommand, address)
+	p, err := startProcess(ctx, "upstream", dir, nil, self, upstreamCommand, addresses[0], addresses[1])
 	if err != nil {
 		return nil, err
 	}
-	if err := p.await(ctx, address); err != nil {
-		p.stop()
-		return nil, err
+	for _, address := range addresses {
+		if err := p.await(ctx, address); err != nil {
+			p.stop()
+			return nil, err
+		}
 	}
-	return &upstream{process: p, address: address}, nil
+	return &upstream{process: p, address: addresses[0], secured: addresses[1]}, nil
 }
 
 func (u *upstream) url() string { return "http://" + u.address }
