@@ -3,7 +3,7 @@
 //
 // net/http gives a connection two goroutines, so that it can answer to whatever
 // may happen in whichever order. Handing a request to one and an answer back from
-// the other is what a fifth of a call's processor time went into. A call of ours
+// the other took about a sixth of the processor time of a call. A call of ours
 // needs none of that: its body is short and in memory, and nobody has anything to
 // send before its answer is there. What is written and what is read is net/http's
 // all the same (Request.Write, ReadResponse); this package has the connections.
