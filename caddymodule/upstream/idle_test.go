@@ -77,27 +77,6 @@ func TestAConnectionWhoseAnswerWasNotReadIsClosed(t *testing.T) {
 	c.wantEnd()
 }
 
-// What net/http would learn of later, and send the request twice for.
-func TestAConnectionThatTheServerHasClosedIsNotUsed(t *testing.T) {
-	for what, end := range map[string]func(*serverConn){
-		"closed": func(c *serverConn) { _ = c.Close() },
-		"reset":  func(c *serverConn) { _ = c.SetLinger(0); _ = c.Close() },
-		"with a word": func(c *serverConn) {
-			c.send("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-		},
-	} {
-		t.Run(what, func(t *testing.T) {
-			s := newServer(t)
-			rt := newTransport(t, settings())
-			for range 20 {
-				c, got := exchange(t, rt, s, ok)
-				wantAnswer(t, got, 200, "{}")
-				end(c)
-			}
-		})
-	}
-}
-
 func TestWhatWasReadAndNotAnsweredIsNotSentAgain(t *testing.T) {
 	s := newServer(t)
 	rt := newTransport(t, settings())
