@@ -111,7 +111,8 @@ func startSidecar(p *platform, paced bool) (http.Handler, error) {
 		"scope":     "{http.request.header.X-Caller}",
 		"retention": retention,
 		"deadline":  deadline,
-		"transport": object{"protocol": transportName},
+		// With its timeout the sidecar makes no connections of its own.
+		"transport": object{"protocol": transportName, "read_timeout": "24h"},
 	}
 	apps := make(caddy.ModuleMap)
 	for name, app := range map[string]object{"genesys": genesys, "day": {"handler": handler}} {
