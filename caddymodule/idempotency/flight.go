@@ -14,6 +14,7 @@ type flight struct {
 	fingerprint Fingerprint
 	callers     atomic.Int64
 	ours        atomic.Bool // the call was claimed here
+	unrecorded  atomic.Bool // its outcome could not be recorded so far; set before done
 
 	unanswered event // it is clear that no answer is recorded, if that is before bound and done
 	bound      event // the call is claimed under fingerprint, here or by another process

@@ -185,6 +185,9 @@ func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, 
 			}
 			out, err = g.await(ctx, f, call, first, adopter)
 			g.alight(f)
+			if rec := g.overtaken(ctx, f, out); rec != nil && !first {
+				out, err = replay(rec, call.Fingerprint, g.clock.Now())
+			}
 		}
 		if errors.Is(err, errQueued) || out != nil && out.Fate == Pending && call.Later == nil {
 			if err := g.awaitTurn(ctx, &call, adopter); err != nil {
@@ -351,6 +354,7 @@ func (g *Gate) fly(f *flight, call Call) {
 		// nobody sends the call again.
 		g.log.Error("recording the outcome of a call", slog.String("id", f.id.String()),
 			slog.String("state", rec.State.String()), slog.Any("error", err))
+		f.unrecorded.Store(true)
 		f.finish(told(rec, result), nil)
 		go g.recordLater(f, claim, rec, result, release)
 		return

@@ -71,6 +71,21 @@ func (g *Gate) recordLater(f *flight, claim *Claim, rec *Record, result Result, 
 	g.land(f)
 }
 
+// overtaken returns the answer that another process has got for the call of f, of
+// which out says that its outcome is unknown; nil: there is none. As long as that
+// could not be recorded here, or nobody said that it was, the others may take it for
+// a call that they can ask the upstream about.
+func (g *Gate) overtaken(ctx context.Context, f *flight, out *Outcome) *Record {
+	if g.shared == nil || out == nil || out.Fate != Unsure || !f.unrecorded.Load() {
+		return nil
+	}
+	rec, err := g.store.Get(ctx, f.id)
+	if err != nil || rec == nil || rec.State != Done {
+		return nil
+	}
+	return rec
+}
+
 // keepRecording tries to record an outcome until it succeeds or patience ends,
 // and tells which.
 func (g *Gate) keepRecording(rec *Record, release bool) bool {

@@ -231,3 +231,34 @@ func TestDeliveryThatCouldNotBeNotedIsRememberedAndNotedLater(t *testing.T) {
 		w.wantSent(3)
 	})
 }
+
+// The store has taken "unknown", and its reply was lost; another process has asked
+// the upstream again since.
+func TestARepeatIsToldWhatAnotherProcessHasFoundOutMeanwhile(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		f.store.lose(opFinish)
+		f.upstream.becomes(unsure("cut"))
+		want(t, f.a.do(f.a.honored("k")), executed, isUnsure, "cut")
+		want(t, f.a.do(f.a.honored("k")), shared, isUnsure, "cut")
+		f.store.mend()
+		f.upstream.becomes(kept("found out"))
+		want(t, f.b.do(f.b.honored("k")), executed, isKept, "found out")
+		want(t, f.a.do(f.a.honored("k")), replayed, isKept, "found out")
+
+		other := f.a.honored("k")
+		other.Fingerprint = fp("another request")
+		f.a.doErr(other, idempotency.ErrKeyReused)
+		f.a.wantSent(2)
+	})
+}
+
+func TestARepeatIsToldThatTheOutcomeIsUnknownWhileTheStoreIsAway(t *testing.T) {
+	inFleet(t, func(t *testing.T, f *fleet) {
+		f.store.fail(opFinish)
+		f.upstream.becomes(unsure("cut"))
+		want(t, f.a.do(f.a.keyed("k")), executed, isUnsure, "cut")
+		f.store.fail(opGet)
+		want(t, f.a.do(f.a.keyed("k")), shared, isUnsure, "cut")
+		f.a.wantSent(1)
+	})
+}
