@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -346,12 +348,24 @@ func waitFor(t testing.TB, condition func() bool) {
 	}
 }
 
+// freeAddress returns an address on which nothing listens, that no other test has
+// got, and that systems do not give to outgoing connections.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(5000)))
+		if _, taken := addresses.LoadOrStore(address, nil); taken {
+			continue
+		}
+		t.Cleanup(func() { addresses.Delete(address) })
+		if ln, err := net.Listen("tcp", address); err == nil {
+			_ = ln.Close()
+			return address
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("there is no free port")
+	return ""
 }
+
+// addresses are those that tests have got.
+var addresses sync.Map

@@ -174,7 +174,7 @@ func freeAddress() (string, error) {
 	var err error
 	for range 100 {
 		var ln net.Listener
-		ln, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(10000))))
+		ln, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(15000+rand.IntN(5000))))
 		if err == nil {
 			return ln.Addr().String(), ln.Close()
 		}
