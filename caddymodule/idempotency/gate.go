@@ -185,8 +185,10 @@ func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, 
 			}
 			out, err = g.await(ctx, f, call, first, adopter)
 			g.alight(f)
-			if rec := g.overtaken(ctx, f, out); rec != nil && !first {
-				out, err = replay(rec, call.Fingerprint, g.clock.Now())
+			if !first {
+				if rec := g.overtaken(ctx, f, out); rec != nil {
+					out, err = replay(rec, call.Fingerprint, g.clock.Now())
+				}
 			}
 		}
 		if errors.Is(err, errQueued) || out != nil && out.Fate == Pending && call.Later == nil {
