@@ -1,5 +1,6 @@
 // Package child starts programs that end when this one does, however that ends,
 // as far as the system can see to it: a test that is killed leaves nothing behind.
+// It finds addresses for them, too.
 package child
 
 import (

@@ -14,6 +14,7 @@ import (
 
 	"genesys-sidecar/caddymodule/sandbox"
 	"genesys-sidecar/caddymodule/store/redis/redistest"
+	"genesys-sidecar/test/child"
 )
 
 // run is a run.
@@ -142,7 +143,7 @@ func (r *run) addSidecar(number int) error {
 	one.ended = func(one *sidecar, err error) {
 		r.checker.report("a sidecar that ended by itself", fmt.Sprintf("sidecar %d: %v", one.number, err))
 	}
-	if one.admin, err = freeAddress(); err != nil {
+	if one.admin, err = child.FreeAddress(); err != nil {
 		return err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -47,7 +45,7 @@ func (s *sidecar) address() string { return *s.at.Load() }
 
 // move gives it another address.
 func (s *sidecar) move() error {
-	address, err := freeAddress()
+	address, err := child.FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -200,19 +198,4 @@ func (s *sidecar) reload() error {
 		return fmt.Errorf("reloading sidecar %d: %s: %s", s.number, resp.Status, body)
 	}
 	return nil
-}
-
-// freeAddress returns an address on which nothing listens. It is none that
-// systems give to outgoing connections, which could take it while its sidecar is
-// away.
-func freeAddress() (string, error) {
-	var err error
-	for range 100 {
-		var ln net.Listener
-		ln, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(15000+rand.IntN(5000))))
-		if err == nil {
-			return ln.Addr().String(), ln.Close()
-		}
-	}
-	return "", fmt.Errorf("looking for a free port: %w", err)
 }

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -65,10 +63,10 @@ func startSidecar(ctx context.Context, set settings, dir, store string, env []st
 	if err != nil {
 		return nil, fmt.Errorf("finding the sidecar: %w", err)
 	}
-	if s.address, err = freeAddress(); err != nil {
+	if s.address, err = child.FreeAddress(); err != nil {
 		return nil, err
 	}
-	if s.admin, err = freeAddress(); err != nil {
+	if s.admin, err = child.FreeAddress(); err != nil {
 		return nil, err
 	}
 	text := fmt.Sprintf(caddyfile, s.admin, store, s.address, set.retention(), set.deadline())
@@ -166,18 +164,4 @@ func (s *sidecar) logTail() string {
 		return err.Error()
 	}
 	return string(log[max(0, len(log)-2000):])
-}
-
-// freeAddress returns an address on which nothing listens, and none that systems
-// give to outgoing connections.
-func freeAddress() (string, error) {
-	var err error
-	for range 100 {
-		var ln net.Listener
-		ln, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(15000+rand.IntN(5000))))
-		if err == nil {
-			return ln.Addr().String(), ln.Close()
-		}
-	}
-	return "", fmt.Errorf("looking for a free port: %w", err)
 }
