@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"genesys-sidecar/caddymodule/deadline"
 	"genesys-sidecar/caddymodule/pacing"
 )
 
@@ -22,8 +23,11 @@ type tokenKey struct{}
 
 // TokenFrom returns the token that a request with context ctx is to carry.
 func TokenFrom(ctx context.Context) (Token, bool) {
-	tok, ok := ctx.Value(tokenKey{}).(Token)
-	return tok, ok
+	tok, ok := ctx.Value(tokenKey{}).(*Token)
+	if !ok {
+		return Token{}, false
+	}
+	return *tok, true
 }
 
 // Rest is the part of an answer's body that is not kept. It must be closed,
@@ -49,10 +53,10 @@ func closeRest(reply Reply) {
 // try sends r once, and judges what that came to.
 func (i *Invoker) try(ctx context.Context, p Policy, r Request, by *Admission, n int) (attempt, Reply, verdict) {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
-	a, reply := i.exchange(ctx, cancel, p, r, by)
+	ends := deadline.New(ctx, p.Timeout)
+	a, reply := i.exchange(ends, p, r, by)
 	if reply.Rest == nil {
-		cancel()
+		ends.Cancel()
 	}
 	reply.Attempts = n
 
@@ -82,20 +86,19 @@ func (i *Invoker) try(ctx context.Context, p Policy, r Request, by *Admission, n
 	return a, reply, v
 }
 
-// exchange sends r once and reads the answer, as far as it is kept. cancel
-// ends ctx; the reply's Rest takes it over if there is one.
-func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Policy, r Request, by *Admission) (attempt, Reply) {
+// exchange sends r once and reads the answer, as far as it is kept, until ends has
+// ended. The reply's Rest takes that over if there is one.
+func (i *Invoker) exchange(ends *deadline.Context, p Policy, r Request, by *Admission) (attempt, Reply) {
 	var a attempt
-	tok := by.token
 	w := watch{slot: by.slot}
-	ctx = context.WithValue(ctx, tokenKey{}, tok)
+	ctx := context.WithValue(ends, tokenKey{}, &by.token)
 	ctx = httptrace.WithClientTrace(ctx, w.start())
 
 	req := newRequest(ctx, r)
 	resp, err := i.Transport.RoundTrip(req)
 	a.written = w.written.Load()
 	if err != nil {
-		a.err = attemptError(ctx, tok, err)
+		a.err = attemptError(ctx, by.token, err)
 		return a, Reply{}
 	}
 
@@ -104,12 +107,12 @@ func (i *Invoker) exchange(ctx context.Context, cancel context.CancelFunc, p Pol
 	body, err := readAnswer(resp, r.Method, p.MaxBody+1)
 	if err != nil {
 		_ = resp.Body.Close()
-		a.err = fmt.Errorf("reading answer: %w", attemptError(ctx, tok, err))
+		a.err = fmt.Errorf("reading answer: %w", attemptError(ctx, by.token, err))
 		return a, reply
 	}
 	reply.Body = body
 	if int64(len(body)) > p.MaxBody {
-		reply.Rest = &Rest{Reader: resp.Body, body: resp.Body, cancel: cancel}
+		reply.Rest = &Rest{Reader: resp.Body, body: resp.Body, cancel: ends.Cancel}
 	} else {
 		_ = resp.Body.Close()
 	}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"genesys-sidecar/caddymodule/deadline"
 )
 
 // Limits bound what a gate holds in memory. A zero field means its default.
@@ -306,11 +308,11 @@ func (g *Gate) landUnseen(f *flight) {
 
 // fly takes call from its first caller to its end, on a context of its own.
 func (g *Gate) fly(f *flight, call Call) {
-	ctx, cancel := context.WithTimeout(context.Background(), call.Deadline)
+	ctx := deadline.New(context.Background(), call.Deadline)
 	claim, out, err := g.claim(ctx, f, call)
 	call.claiming.end()
 	if claim == nil {
-		cancel()
+		ctx.Cancel()
 		call.abandon()
 		if errors.Is(err, errQueued) {
 			g.landUnseen(f) // else those who wait for the turn would wake each other without end
@@ -327,9 +329,9 @@ func (g *Gate) fly(f *flight, call Call) {
 	result := g.send(ctx, call, claim)
 	g.hold(f, nil)
 	if result.Rest != nil {
-		result.Rest = restWithCancel{result.Rest, cancel}
+		result.Rest = restWithCancel{result.Rest, ctx.Cancel}
 	} else {
-		cancel()
+		ctx.Cancel()
 	}
 
 	drops := g.drops.Load()

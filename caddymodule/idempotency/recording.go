@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"maps"
 	"time"
+
+	"genesys-sidecar/caddymodule/deadline"
 )
 
 const (
@@ -25,8 +27,8 @@ const (
 // record makes the outcome of a call durable, or that there is none to keep. It is
 // not ours to record, and not recorded, if somebody else has taken the call over.
 func (g *Gate) record(rec *Record, release bool) (ours bool, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
-	defer cancel()
+	ctx := deadline.New(context.Background(), recordTimeout)
+	defer ctx.Cancel()
 	if release {
 		err = g.store.Release(ctx, rec.ID, rec.Owner)
 	} else {

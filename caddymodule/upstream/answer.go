@@ -44,7 +44,7 @@ func (a *answer) finish() {
 		return
 	}
 	// What has come beyond the answer was not asked for.
-	if !a.c.stop() || !a.keep || a.c.in.Buffered() > 0 {
+	if !a.keep || a.c.in.Buffered() > 0 {
 		_ = a.c.Close()
 		return
 	}
@@ -54,7 +54,7 @@ func (a *answer) finish() {
 // Close implements io.Closer.
 func (a *answer) Close() error {
 	if a.fate.Swap(closed) == reading {
-		a.c.drop()
+		_ = a.c.Close()
 	}
 	return nil
 }

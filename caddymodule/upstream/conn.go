@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -21,24 +20,12 @@ type conn struct {
 
 	look  func() bool // whether the server has neither closed it nor sent anything
 	since time.Time   // when it was given back to the pool
-	stop  func() bool // ends watching; false: the context has ended
 }
 
 // newConn returns c, which goes over raw, or is it.
 func newConn(c, raw net.Conn, to server) *conn {
 	from := &source{Conn: c}
 	return &conn{Conn: c, to: to, from: from, in: bufio.NewReader(from), look: looker(c, raw)}
-}
-
-// watch has the end of ctx end whatever is under way on c.
-func (c *conn) watch(ctx context.Context) {
-	c.stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(longAgo) })
-}
-
-// drop closes c for good.
-func (c *conn) drop() {
-	c.stop()
-	_ = c.Close()
 }
 
 // looker returns the look of a conn.

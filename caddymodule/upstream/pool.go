@@ -45,8 +45,8 @@ func (p *pool) pop(to server) *conn {
 
 // put takes c back.
 func (p *pool) put(c *conn) {
-	c.used, c.since, c.stop = true, time.Now(), nil
-	if !p.push(c) {
+	c.used, c.since = true, time.Now()
+	if c.SetDeadline(time.Time{}) != nil || !p.push(c) {
 		_ = c.Close()
 	}
 }

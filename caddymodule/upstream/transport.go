@@ -84,6 +84,10 @@ func (t *Transport) CloseIdleConnections() { t.idle.close() }
 // httptrace.ClientTrace before the first byte of req can leave, once, and no other
 // of its functions: where it fails without that, nothing has left. The header of
 // req may not be used until it has returned.
+//
+// The request, and the reading of its answer, ends at the deadline of its context.
+// That a context is cancelled ends only what has not been sent: a call outlives
+// whoever loses interest in it.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !t.takes(req) {
 		return t.next.RoundTrip(req)
@@ -100,7 +104,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := c.receive(req, cmp.Or(t.settings.MaxResponseHeaderBytes, maxHeader))
 	if err != nil {
-		c.drop()
+		_ = c.Close()
 		return nil, err
 	}
 	body := &answer{Reader: resp.Body, c: c, idle: &t.idle, keep: !resp.Close && resp.StatusCode != http.StatusSwitchingProtocols}
@@ -169,10 +173,11 @@ func (t *Transport) asksForGzip(req *http.Request) bool {
 		len(req.Header["Accept-Encoding"]) == 0 && len(req.Header["Range"]) == 0
 }
 
-// send sends message and returns the connection that it went by, which is watched
-// for the end of the request's context.
+// send sends message and returns the connection that it went by, which has the
+// deadline of the request's context.
 func (t *Transport) send(req *http.Request, message []byte) (*conn, error) {
 	ctx := req.Context()
+	until, _ := ctx.Deadline()
 	for told := false; ; told = true {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -184,12 +189,14 @@ func (t *Transport) send(req *http.Request, message []byte) (*conn, error) {
 		if trace := httptrace.ContextClientTrace(ctx); !told && trace != nil && trace.GotConn != nil {
 			trace.GotConn(httptrace.GotConnInfo{Conn: c.Conn, Reused: c.used})
 		}
-		c.watch(ctx)
-		n, err := c.Write(message)
+		n, err := 0, c.SetDeadline(until)
+		if err == nil {
+			n, err = c.Write(message)
+		}
 		if err == nil {
 			return c, nil
 		}
-		c.drop()
+		_ = c.Close()
 		// Where not a byte could be written, the server had closed just now.
 		// (With TLS, a part of a record may have left, which nobody can read.)
 		if n > 0 || !c.used || ctx.Err() != nil {

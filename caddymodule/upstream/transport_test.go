@@ -227,7 +227,7 @@ func TestWithoutAConnectionNothingIsSaidToHaveBeenSent(t *testing.T) {
 	wantAnswer(t, <-second, 200, "{}")
 }
 
-func TestTheEndOfTheContextEndsWhatIsUnderWay(t *testing.T) {
+func TestTheDeadlineOfTheContextEndsWhatIsUnderWay(t *testing.T) {
 	for what, raw := range map[string]string{
 		"before an answer":     "",
 		"in a header":          "HTTP/1.1 200 OK\r\nContent-Le",
@@ -238,11 +238,11 @@ func TestTheEndOfTheContextEndsWhatIsUnderWay(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			s := newServer(t)
-			ctx, cancel := context.WithCancel(t.Context())
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
 			got := begin(newTransport(t, settings()), post(ctx, s.url, "{}"))
 			c := s.conn(t)
 			c.answer(raw)
-			cancel()
 			if got := <-got; got.err == nil {
 				t.Errorf("no error, but %+v", got)
 			}
