@@ -141,15 +141,7 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, id idempotenc
 
 	header := upstreamHeader(r.Header, a.contentType)
 	call.Later = h.later(prefers, &a, header, call.Label)
-	if h.inject == nil {
-		call.Prepared = h.invoker.IsReady
-	} else {
-		call.Fits = func() error {
-			_, err := h.bodyFor(a, "x")
-			return err
-		}
-	}
-	h.arm(&call, a, header, call.Label.Scope, func() time.Time { return time.Now().Add(time.Duration(h.Deadline)) })
+	call.Sender = &sending{handler: h, action: a, header: header, scope: pacerScope(call.Label.Scope)}
 	return call
 }
 

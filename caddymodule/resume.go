@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
 )
 
@@ -47,8 +45,8 @@ func (b *backend) resume(rec *idempotency.Record) (idempotency.Call, error) {
 		Honored:   a.honored,
 		Retention: time.Duration(h.Retention),
 		Deadline:  time.Duration(h.Deadline),
+		Sender:    &sending{handler: h, action: a, header: header, scope: pacerScope(rec.Label.Scope), accepted: true},
 	}
-	h.arm(&call, a, header, rec.Label.Scope, func() time.Time { return time.Time{} })
 	return call, nil
 }
 
@@ -83,24 +81,6 @@ func (a *App) handlerOf(rec *idempotency.Record, u *url.URL) (*Handler, action, 
 		return nil, action{}, errors.New("no handler is configured for it: its organisation, and an action with its path")
 	}
 	return found, act, nil
-}
-
-// arm has call sent as a, with header. deadline tells until when the call can wait
-// before it is sent.
-func (h *Handler) arm(call *idempotency.Call, a action, header map[string][]string, scope idempotency.ScopeID, deadline func() time.Time) {
-	paced := pacerScope(scope)
-	var admission *genesys.Admission // from Prepare to Send, or to Abandon
-	call.Prepare = func(ctx context.Context) (err error) {
-		admission, err = h.invoker.Ready(ctx, deadline(), paced)
-		return err
-	}
-	call.Abandon = func() { admission.Abandon() }
-	call.Send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
-		return h.send(ctx, claim, a, header, paced, admission)
-	}
-	call.Ended = func(end *idempotency.Record, fate idempotency.Fate, callers int64) {
-		h.callEnded(&a, end, fate, callers)
-	}
 }
 
 // The wait that a caller who asks for the answer of a call is told, at least and at

@@ -5,29 +5,74 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"genesys-sidecar/caddymodule/genesys"
 	"genesys-sidecar/caddymodule/idempotency"
 )
 
-// send sends a under a claim and tells the gate what came of it.
-func (h *Handler) send(ctx context.Context, claim *idempotency.Claim, a action, header http.Header, scope string, admission *genesys.Admission) idempotency.Result {
-	body, err := h.bodyFor(a, claim.UpstreamKey())
-	if err != nil { // it has waited for its turn, and was accepted by another configuration
-		admission.Abandon()
+// sending is a data action that is to be sent, of one call.
+type sending struct {
+	handler  *Handler
+	action   action
+	header   http.Header // what goes up of the caller's
+	scope    string      // for the pacer
+	accepted bool        // the call was handed over, maybe by another configuration
+
+	admission *genesys.Admission // from Prepare to Send, or to Abandon
+	claim     *idempotency.Claim // from Send on
+}
+
+var _ idempotency.Sender = (*sending)(nil)
+
+// Fits implements idempotency.Sender.
+func (s *sending) Fits() error {
+	if s.handler.inject == nil || s.accepted {
+		return nil
+	}
+	_, err := s.body("x")
+	return err
+}
+
+// Prepared implements idempotency.Sender.
+func (s *sending) Prepared() bool {
+	return s.handler.inject == nil && !s.accepted && s.handler.invoker.IsReady()
+}
+
+// Prepare implements idempotency.Sender. What was handed over waits as long as it
+// takes.
+func (s *sending) Prepare(ctx context.Context) (err error) {
+	var deadline time.Time
+	if !s.accepted {
+		deadline = time.Now().Add(time.Duration(s.handler.Deadline))
+	}
+	s.admission, err = s.handler.invoker.Ready(ctx, deadline, s.scope)
+	return err
+}
+
+// Abandon implements idempotency.Sender.
+func (s *sending) Abandon() { s.admission.Abandon() }
+
+// Send implements idempotency.Sender.
+func (s *sending) Send(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
+	s.claim = claim
+	h, a := s.handler, &s.action
+	body, err := s.body(claim.UpstreamKey())
+	if err != nil { // it was accepted by another configuration
+		s.admission.Abandon()
 		return idempotency.Result{Fate: idempotency.Freed, Answer: problemOf(err).answer(claim.ID())}
 	}
 	reply := h.invoker.Invoke(withReplacer(ctx), genesys.Request{
 		Method:    a.method,
 		URL:       a.url,
-		Header:    header,
+		Header:    s.header,
 		Body:      body,
 		Key:       claim.UpstreamKey(),
 		Honored:   claim.Honored(),
 		Resumed:   claim.Resumed(),
-		Scope:     scope,
-		Admission: admission,
-		Conflict:  h.onConflict(claim, a),
+		Scope:     s.scope,
+		Admission: s.admission,
+		Conflict:  s.resolve,
 	})
 
 	result := idempotency.Result{Fate: fateOf(reply.Fate), Attempts: journalOf(reply.Journal)}
@@ -79,16 +124,16 @@ func journalOf(attempts []genesys.Attempt) []idempotency.Attempt {
 	return kept
 }
 
-// callEnded takes down that a call of a that was sent has ended as end.
-func (h *Handler) callEnded(a *action, end *idempotency.Record, fate idempotency.Fate, callers int64) {
+// Ended implements idempotency.Sender.
+func (s *sending) Ended(end *idempotency.Record, fate idempotency.Fate, callers int64) {
 	if fate == idempotency.Unsure {
 		emitUnknown(end)
 	}
 	if callers > 0 {
 		return // each of them has its own line
 	}
-	l := line{ending: endExecuted, orphaned: true, id: end.ID, journal: end.Journal, action: a.id,
-		organization: h.Organization, took: end.Finished.Sub(end.Started)}
+	l := line{ending: endExecuted, orphaned: true, id: end.ID, journal: end.Journal, action: s.action.id,
+		organization: s.handler.Organization, took: end.Finished.Sub(end.Started)}
 	switch fate {
 	case idempotency.Unsure:
 		l.ending = endUnknown
@@ -98,44 +143,43 @@ func (h *Handler) callEnded(a *action, end *idempotency.Record, fate idempotency
 	if end.Answer != nil {
 		l.status = end.Answer.Status
 	}
-	h.logCall(l)
+	s.handler.logCall(l)
 }
 
-// bodyFor returns the body to send under key.
-func (h *Handler) bodyFor(a action, key string) ([]byte, error) {
-	if h.inject == nil {
-		return a.body, nil
+// body returns the body to send under key.
+func (s *sending) body(key string) ([]byte, error) {
+	inject := s.handler.inject
+	if inject == nil {
+		return s.action.body, nil
 	}
-	body, err := h.inject.Write(a.body, key)
+	body, err := inject.Write(s.action.body, key)
 	if err != nil {
 		return nil, &problemError{slug: slugBodyInvalid, err: err,
-			detail: "The key is to be written into the request's body at " + h.inject.text + ", but: " + err.Error() + "."}
+			detail: "The key is to be written into the request's body at " + inject.text + ", but: " + err.Error() + "."}
 	}
 	return body, nil
 }
 
-// onConflict returns what to do about an upstream's 409: ask the store whether
-// another sidecar has got the answer, then go by the policy.
-func (h *Handler) onConflict(claim *idempotency.Claim, a action) func(context.Context) (genesys.Resolution, error) {
-	return func(ctx context.Context) (genesys.Resolution, error) {
-		if answer, ok := claim.Answered(ctx); ok && answer != nil {
-			return genesys.Resolution{Answer: &genesys.Reply{
-				Fate: genesys.Final, Status: answer.Status, Header: answer.Header.HTTP(), Body: answer.Body,
-			}}, nil
-		}
-		if h.OnConflict != conflictNewKey {
-			return genesys.Resolution{}, nil
-		}
-		key := idempotency.RandomKey()
-		body, err := h.bodyFor(a, key)
-		if err != nil {
-			return genesys.Resolution{}, err
-		}
-		if err := claim.Rekey(ctx, key); err != nil {
-			return genesys.Resolution{}, fmt.Errorf("recording the new key: %w", err)
-		}
-		return genesys.Resolution{Key: key, Body: body}, nil
+// resolve tells what to do about an upstream's 409: ask the store whether another
+// sidecar has got the answer, then go by the policy.
+func (s *sending) resolve(ctx context.Context) (genesys.Resolution, error) {
+	if answer, ok := s.claim.Answered(ctx); ok && answer != nil {
+		return genesys.Resolution{Answer: &genesys.Reply{
+			Fate: genesys.Final, Status: answer.Status, Header: answer.Header.HTTP(), Body: answer.Body,
+		}}, nil
 	}
+	if s.handler.OnConflict != conflictNewKey {
+		return genesys.Resolution{}, nil
+	}
+	key := idempotency.RandomKey()
+	body, err := s.body(key)
+	if err != nil {
+		return genesys.Resolution{}, err
+	}
+	if err := s.claim.Rekey(ctx, key); err != nil {
+		return genesys.Resolution{}, fmt.Errorf("recording the new key: %w", err)
+	}
+	return genesys.Resolution{Key: key, Body: body}, nil
 }
 
 func fateOf(f genesys.Fate) idempotency.Fate {

@@ -10,6 +10,8 @@ import (
 	"genesys-sidecar/caddymodule/deadline"
 )
 
+type key struct{}
+
 // ways are the ways to find out how a context has ended.
 var ways = map[string]func(context.Context) error{
 	"by Err": context.Context.Err,
@@ -18,7 +20,7 @@ var ways = map[string]func(context.Context) error{
 		return context.Cause(ctx)
 	},
 	"by one made of it": func(ctx context.Context) error {
-		child, cancel := context.WithCancel(context.WithValue(ctx, 0, 0))
+		child, cancel := context.WithCancel(context.WithValue(ctx, key{}, 0))
 		defer cancel()
 		<-child.Done()
 		return child.Err()
@@ -107,7 +109,7 @@ func TestItEndsWithItsParentAndForItsReason(t *testing.T) {
 			if err := ctx.Err(); !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v, want %v", err, context.Canceled)
 			}
-			if cause := context.Cause(ctx); cause != reason {
+			if cause := context.Cause(ctx); !errors.Is(cause, reason) {
 				t.Errorf("got the cause %v, want %v", cause, reason)
 			}
 			<-ctx.Done()
@@ -131,7 +133,6 @@ func TestItsDeadlineIsNoLaterThanItsParents(t *testing.T) {
 }
 
 func TestItHasItsParentsValues(t *testing.T) {
-	type key struct{}
 	ctx := deadline.New(context.WithValue(t.Context(), key{}, "value"), time.Minute)
 	defer ctx.Cancel()
 	before := ctx.Value(key{})

@@ -37,7 +37,7 @@ func (g *Gate) doKeyless(ctx context.Context, call Call) (*Outcome, error) {
 	}
 	if orphan != nil {
 		call.ID, call.Key, call.UpstreamKey = orphan.ID, orphan.Key, orphan.UpstreamKey
-		call.Prepared = nil // it has a record, so that it cannot be claimed unseen
+		call.recorded = true
 	} else {
 		call.Key = RandomKey()
 		call.ID, call.UpstreamKey = call.NewID(call.Key), call.NewUpstreamKey(call.Key)

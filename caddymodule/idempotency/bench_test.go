@@ -42,12 +42,11 @@ func benchCall(key string) idempotency.Call {
 		Retention:   time.Hour,
 		Wait:        time.Minute,
 		Deadline:    time.Minute,
-		Prepare:     func(context.Context) error { return nil },
-		Send: func(context.Context, *idempotency.Claim) idempotency.Result {
+		Sender: &sender{send: func(context.Context, *idempotency.Claim) idempotency.Result {
 			return idempotency.Result{Fate: idempotency.Kept, Answer: &idempotency.Answer{
 				Status: http.StatusOK, Header: idempotency.NewHeader(http.Header{"Content-Type": {"application/json"}}), Body: make([]byte, 1024),
 			}}
-		},
+		}},
 	}
 }
 

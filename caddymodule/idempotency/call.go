@@ -72,45 +72,51 @@ type Call struct {
 	// Deadline bounds the whole call, from its start.
 	Deadline time.Duration
 
+	// Sender sends the call, where this is the one that is sent.
+	Sender Sender
+
+	// Later is the call itself, where it is to be handed over: Do then returns as
+	// soon as it is on record, with an outcome that is Pending, and it is sent when
+	// its turn comes. Only a call that may have been sent before is sent at once,
+	// by Sender. The store must be a Backlog.
+	Later *Deferred
+
+	recorded  bool      // there is a record of it, so that it cannot be claimed unseen
+	prepared  bool      // Prepare was called
+	place     Place     // of a call whose turn has come; see turn.go
+	attendant Owner     // of a keyless call, where others can see the store; see attend.go
+	claiming  *claiming // of a keyless call that adopts none
+}
+
+// Sender sends one call. Its methods are called from one goroutine at a time.
+type Sender interface {
 	// Fits tells what keeps the call from ever being sent as it is, if anything does;
 	// it is asked before Prepare, and before the call is handed over. Do returns its
-	// error as it does that of Prepare. It must not block. nil: nothing does.
-	Fits func() error
+	// error as it does that of Prepare. It must not block.
+	Fits() error
+
+	// Prepared tells whether Prepare would succeed at once. Then the call is claimed
+	// without that, and without a look into the store, which the claim takes anyway.
+	Prepared() bool
 
 	// Prepare is called once before the claim, unless Prepared says that it need
 	// not be; if it fails, nothing is claimed and Do returns its error, with
 	// ErrUnresolved where that applies. Its context ends when nobody waits for
 	// the call any more. What it has taken hold of is for Send, or for Abandon.
-	Prepare func(context.Context) error
+	Prepare(context.Context) error
 
 	// Abandon is called where the call is not sent after all, so that nothing of
 	// what Prepare has taken hold of stays behind. It may be called more than once.
-	// nil: Prepare takes hold of nothing.
-	Abandon func()
-
-	// Prepared tells whether Prepare would succeed at once. Then the call is
-	// claimed without a look into the store, which the claim takes anyway. nil:
-	// Prepare is always called.
-	Prepared func() bool
+	Abandon()
 
 	// Send sends the call, once claimed. Its context has the call's deadline
 	// and does not end when a caller leaves.
-	Send func(context.Context, *Claim) Result
+	Send(context.Context, *Claim) Result
 
 	// Ended is called once for a call that was sent, when its outcome has been
 	// recorded, or could not be at once. callers is how many are there to be
-	// told. It must not block. nil: nobody wants to know.
-	Ended func(end *Record, fate Fate, callers int64)
-
-	// Later is the call itself, where it is to be handed over: Do then returns as
-	// soon as it is on record, with an outcome that is Pending, and it is sent when
-	// its turn comes. Only a call that may have been sent before is sent at once,
-	// by Send. The store must be a Backlog.
-	Later *Deferred
-
-	place     Place     // of a call whose turn has come; see turn.go
-	attendant Owner     // of a keyless call, where others can see the store; see attend.go
-	claiming  *claiming // of a keyless call that adopts none
+	// told. It must not block.
+	Ended(end *Record, fate Fate, callers int64)
 }
 
 // Claim is the right to send a call. It belongs to one goroutine.

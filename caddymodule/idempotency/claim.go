@@ -13,7 +13,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 	var err error
 	drops := g.drops.Load()
 	maybeAnswered := true
-	prepared := call.Prepared != nil && call.Prepared()
+	prepared := call.prepared || !call.recorded && call.Sender.Prepared()
 	if !prepared || call.place != "" {
 		if present, err = g.store.Get(ctx, f.id); err != nil {
 			return nil, nil, storeError(err)
@@ -51,7 +51,7 @@ func (g *Gate) claim(ctx context.Context, f *flight, call Call) (*Claim, *Outcom
 			before = g.asBefore(present, call)
 		}
 		if call.Later != nil && (present == nil || !present.wasSent()) {
-			if err := call.fits(); err != nil {
+			if err := call.Sender.Fits(); err != nil {
 				return nil, nil, err // nobody would be there to mend it when its turn comes
 			}
 			standing, out, err := g.enqueue(ctx, f, call, next, over)
@@ -114,17 +114,10 @@ func (c *Call) goneUnnoticed(f *flight) bool {
 	return f.waited() == 1 && c.Present != nil && !c.Present()
 }
 
-func (c *Call) fits() error {
-	if c.Fits == nil {
-		return nil
-	}
-	return c.Fits()
-}
-
-// prepare calls call.Prepare on a context that ends when nobody waits for f any
+// prepare calls Prepare on a context that ends when nobody waits for f any
 // more: what would be waited for there is for others then.
 func (g *Gate) prepare(ctx context.Context, f *flight, call Call) error {
-	if err := call.fits(); err != nil {
+	if err := call.Sender.Fits(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -132,7 +125,7 @@ func (g *Gate) prepare(ctx context.Context, f *flight, call Call) error {
 	f.beginPreparing(cancel)
 	defer f.endPreparing()
 	defer g.watchOwn(f)()
-	err := call.Prepare(ctx)
+	err := call.Sender.Prepare(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), errAgain) {
 		return errAgain
 	}

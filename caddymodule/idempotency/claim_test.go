@@ -13,7 +13,7 @@ import (
 func TestRekeyIsDurableBeforeTheNewKeyIsUsed(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		call := w.honored("k")
-		call.Send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
+		of(&call).send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
 			time.Sleep(time.Minute)
 			if err := claim.Rekey(ctx, "second"); err != nil {
 				t.Fatal(err)
@@ -40,7 +40,7 @@ func TestRekeyIsDurableBeforeTheNewKeyIsUsed(t *testing.T) {
 func TestFailedRekeyLeavesTheOldKey(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		call := w.honored("k")
-		call.Send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
+		of(&call).send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
 			w.store.fail(opFinish)
 			err := claim.Rekey(ctx, "second")
 			w.store.mend()
@@ -59,7 +59,7 @@ func TestFailedRekeyLeavesTheOldKey(t *testing.T) {
 func TestAnsweredTellsTheAnswerOfWhoTookTheCallOver(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		first := w.honored("k")
-		first.Send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
+		of(&first).send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
 			if a, ok := claim.Answered(ctx); ok {
 				t.Errorf("before anybody has answered: %s", show(a))
 			}
@@ -86,7 +86,7 @@ func TestAnsweredTellsTheAnswerOfWhoTookTheCallOver(t *testing.T) {
 func TestAnsweredDoesNotTellWhatIsNotDone(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		first := w.honored("k")
-		first.Send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
+		of(&first).send = func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
 			w.upstream.becomes(unsure("bad gateway"))
 			other := idempotency.NewGate(w.store, idempotency.Limits{}, nil)
 			if _, err := other.Do(context.Background(), w.honored("k")); err != nil {
@@ -110,7 +110,7 @@ func TestWhoWasTakenOverDoesNotChangeTheRecord(t *testing.T) {
 				w.useCache()
 				ending := make(chan struct{})
 				slow := w.honored("k")
-				slow.Send = func(context.Context, *idempotency.Claim) idempotency.Result {
+				of(&slow).send = func(context.Context, *idempotency.Claim) idempotency.Result {
 					<-ending
 					return late
 				}
@@ -268,8 +268,7 @@ func TestPrepareIsCalledOnceThoughTheClaimMeetsAnother(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.leave(w.honored("k"), idempotency.Open, time.Hour)
 		call, prepared := w.honored("k"), 0
-		call.Prepared = nil
-		call.Prepare = func(context.Context) error {
+		of(&call).prepare = func(context.Context) error {
 			prepared++
 			// Another sidecar tries meanwhile, and fails.
 			w.upstream.becomes(unsure("bad gateway"))

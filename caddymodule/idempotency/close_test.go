@@ -205,7 +205,7 @@ func TestLogTellsOfTroubleButNotOfKeys(t *testing.T) {
 		var log bytes.Buffer
 		w.gate = idempotency.NewGate(w.store, idempotency.Limits{}, slog.New(slog.NewTextHandler(&log, nil)))
 		call := w.keyed("secret-key")
-		call.Send = func(context.Context, *idempotency.Claim) idempotency.Result { panic("oops") }
+		of(&call).send = func(context.Context, *idempotency.Claim) idempotency.Result { panic("oops") }
 		w.store.fail(opFinish)
 		w.do(call)
 		time.Sleep(2 * patience)

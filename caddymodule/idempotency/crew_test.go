@@ -14,7 +14,7 @@ func TestACallerThatStaysIsToldThatItHasLeftOnceItsCallHasEnded(t *testing.T) {
 		var callers int64 = -1
 		call := w.keyed("k")
 		call.Stays = true
-		call.Ended = func(_ *idempotency.Record, _ idempotency.Fate, n int64) { callers = n }
+		of(&call).ended = func(_ *idempotency.Record, _ idempotency.Fate, n int64) { callers = n }
 		release := w.upstream.holds()
 		first := w.start(call)
 		first.leave()
@@ -62,7 +62,7 @@ func TestACallerThatStaysAndHasLeftBeforeItsCallIsSentIsNotSentFor(t *testing.T)
 		ctx, leave := context.WithCancel(t.Context())
 		call := w.keyed("k")
 		call.Stays = true
-		call.Prepared = func() bool { leave(); synctest.Wait(); return true }
+		of(&call).prepared = func() bool { leave(); synctest.Wait(); return true }
 		if out, err := w.gate.Do(ctx, call); out != nil || !errors.Is(err, context.Canceled) {
 			t.Errorf("it got %+v, %v", out, err)
 		}

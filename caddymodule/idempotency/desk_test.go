@@ -88,24 +88,26 @@ func (d *desk) resume(rec *idempotency.Record) (idempotency.Call, error) {
 	a := &admission{t: d.t, key: rec.Key}
 	return idempotency.Call{
 		Honored: honors, Retention: later, Deadline: deadline,
-		Prepare: func(ctx context.Context) error {
-			if d.prepare != nil {
-				if err := d.prepare(ctx, rec.Key); err != nil {
-					return err
+		Sender: &sender{
+			prepare: func(ctx context.Context) error {
+				if d.prepare != nil {
+					if err := d.prepare(ctx, rec.Key); err != nil {
+						return err
+					}
 				}
-			}
-			a.become("held", "")
-			return nil
-		},
-		Abandon: func() { a.become("abandoned", "", "held", "abandoned") },
-		Send: func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
-			a.become("used", "held")
-			return d.upstream.send(ctx, claim)
-		},
-		Ended: func(end *idempotency.Record, fate idempotency.Fate, callers int64) {
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			d.ended = append(d.ended, fmt.Sprintf("%s %s %d %d", end.Key, end.State, fate, callers))
+				a.become("held", "")
+				return nil
+			},
+			abandon: func() { a.become("abandoned", "", "held", "abandoned") },
+			send: func(ctx context.Context, claim *idempotency.Claim) idempotency.Result {
+				a.become("used", "held")
+				return d.upstream.send(ctx, claim)
+			},
+			ended: func(end *idempotency.Record, fate idempotency.Fate, callers int64) {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				d.ended = append(d.ended, fmt.Sprintf("%s %s %d %d", end.Key, end.State, fate, callers))
+			},
 		},
 	}, nil
 }

@@ -322,7 +322,7 @@ func TestAClaimOverAnOpenRecordThatIsMadeAfterItWasGivenUpIsTakenBack(t *testing
 		var late *idempotency.Record
 		f.store.onClaim = func(rec *idempotency.Record) error { late = rec; return errDown }
 		call := f.a.honored("k")
-		call.Prepared = nil // it is claimed over what was found
+		of(&call).prepared = nil // it is claimed over what was found
 		f.a.doErr(call, idempotency.ErrStore)
 		f.store.onClaim = nil
 		time.Sleep(idempotency.ClaimGrace - time.Second)

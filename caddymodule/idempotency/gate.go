@@ -145,7 +145,7 @@ func (g *Gate) Replay(id ID, r Request) (*Outcome, error) {
 // (see Call.Stays), which changes nothing about a call that has been claimed.
 //
 // Its other errors are ErrKeyReused, ErrInUse, ErrResultUnavailable,
-// ErrOverloaded, ErrClosed, those that wrap ErrStore, and what call.Prepare
+// ErrOverloaded, ErrClosed, those that wrap ErrStore, and what the call's Prepare
 // returned. With none of them was anything sent for this caller.
 func (g *Gate) Do(ctx context.Context, call Call) (*Outcome, error) {
 	if !g.use.enter() {
@@ -313,7 +313,7 @@ func (g *Gate) fly(f *flight, call Call) {
 	call.claiming.end()
 	if claim == nil {
 		ctx.Cancel()
-		call.abandon()
+		call.Sender.Abandon()
 		if errors.Is(err, errQueued) {
 			g.landUnseen(f) // else those who wait for the turn would wake each other without end
 		} else {
@@ -345,13 +345,11 @@ func (g *Gate) fly(f *flight, call Call) {
 	}
 	release := result.Fate == Freed && rec.State != Released
 	ours, err := g.record(rec, release)
-	if call.Ended != nil {
-		callers := f.waited()
-		if call.place != "" {
-			callers-- // who saw to its turn
-		}
-		call.Ended(rec, result.Fate, callers)
+	callers := f.waited()
+	if call.place != "" {
+		callers-- // who saw to its turn
 	}
+	call.Sender.Ended(rec, result.Fate, callers)
 	if err != nil {
 		// The call is over but the store does not know. Until it does, the
 		// flight stays in the table, so that repeats get the answer and
@@ -377,7 +375,7 @@ func (g *Gate) fly(f *flight, call Call) {
 	f.finish(out, nil)
 }
 
-// send calls call.Send and takes a panic for what it is: an unknown outcome.
+// send calls Send and takes a panic for what it is: an unknown outcome.
 func (g *Gate) send(ctx context.Context, call Call, claim *Claim) (result Result) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -386,7 +384,7 @@ func (g *Gate) send(ctx context.Context, call Call, claim *Claim) (result Result
 			result = Result{}
 		}
 	}()
-	return call.Send(ctx, claim)
+	return call.Sender.Send(ctx, claim)
 }
 
 // Close waits until no call is under way and then closes the store. Calls that

@@ -28,7 +28,7 @@ func TestClaimIsDurableBeforeTheCallIsSent(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		call := w.honored("k")
 		began := time.Now()
-		call.Send = func(_ context.Context, claim *idempotency.Claim) idempotency.Result {
+		of(&call).send = func(_ context.Context, claim *idempotency.Claim) idempotency.Result {
 			rec := w.record("k")
 			if rec == nil {
 				t.Fatal("nothing is claimed")
@@ -165,7 +165,7 @@ func TestCallHasADeadlineOfItsOwn(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		call := w.keyed("k")
 		began := time.Now()
-		call.Send = func(ctx context.Context, _ *idempotency.Claim) idempotency.Result {
+		of(&call).send = func(ctx context.Context, _ *idempotency.Claim) idempotency.Result {
 			if end, ok := ctx.Deadline(); !ok || !end.Equal(began.Add(deadline)) {
 				t.Errorf("the deadline is %v, %t", end, ok)
 			}
@@ -187,8 +187,7 @@ func TestPrepareIsCalledBeforeTheClaimAndOnlyIfOneIsDue(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		call := w.keyed("k")
 		prepared := 0
-		call.Prepared = nil
-		call.Prepare = func(ctx context.Context) error {
+		of(&call).prepare = func(ctx context.Context) error {
 			prepared++
 			if w.record("k") != nil || w.store.calls(opClaim) != 0 {
 				t.Error("the claim came first")
@@ -210,8 +209,7 @@ func TestFailedPrepareLeavesTheKeyFree(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		errNoToken := errors.New("no token")
 		call := w.keyed("k")
-		call.Prepared = nil
-		call.Prepare = func(context.Context) error { return errNoToken }
+		of(&call).prepare = func(context.Context) error { return errNoToken }
 		w.doErr(call, errNoToken)
 		if w.record("k") != nil || w.store.calls(opClaim) != 0 {
 			t.Error("something was claimed")
@@ -251,7 +249,7 @@ func TestFreedKeyMayBeUsedAgain(t *testing.T) {
 func TestPanicIsAnUnknownOutcome(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		call := w.keyed("k")
-		call.Send = func(context.Context, *idempotency.Claim) idempotency.Result { panic("oops") }
+		of(&call).send = func(context.Context, *idempotency.Claim) idempotency.Result { panic("oops") }
 		want(t, w.do(call), executed, isUnsure, "")
 		if rec := w.record("k"); rec.State != idempotency.Unknown {
 			t.Errorf("the record is %v", rec.State)
@@ -267,8 +265,7 @@ func TestCallsOfOtherGatesAreFoundInTheStore(t *testing.T) {
 		// record only when it claims.
 		other := idempotency.NewGate(w.store, idempotency.Limits{}, nil)
 		call := w.keyed("k")
-		call.Prepared = nil
-		call.Prepare = func(context.Context) error {
+		of(&call).prepare = func(context.Context) error {
 			_, err := other.Do(context.Background(), w.keyed("k"))
 			return err
 		}

@@ -72,15 +72,14 @@ func (h *history) join() {
 	g.Resume(func(rec *idempotency.Record) (idempotency.Call, error) {
 		return idempotency.Call{
 			Honored: h.honors, Retention: retention, Deadline: deadline,
-			Prepare: func(ctx context.Context) error {
+			Sender: &sender{send: h.send, prepare: func(ctx context.Context) error {
 				select {
 				case <-time.After(h.upTo(300 * time.Millisecond)):
 					return nil
 				case <-ctx.Done():
 					return ctx.Err()
 				}
-			},
-			Send: h.send,
+			}},
 		}, nil
 	})
 	h.gates = append(h.gates, g)
@@ -125,9 +124,8 @@ func (h *history) call(lane, i int) idempotency.Call {
 	call := idempotency.Call{
 		ID: idOf(key), Key: key, UpstreamKey: key, Fingerprint: fp(key), Honored: h.honors, Label: caller,
 		Retention: retention, Wait: wait, Deadline: deadline,
-		Prepare: func(context.Context) error { return nil },
-		Send:    h.send,
-		Later:   &idempotency.Deferred{Method: "POST", URL: "/x"},
+		Sender: &sender{send: h.send},
+		Later:  &idempotency.Deferred{Method: "POST", URL: "/x"},
 	}
 	copy(call.Later.Lane[:], key[:2])
 	return call
@@ -209,12 +207,12 @@ func (h *history) callers(lane int) {
 		case h.chance(20):
 			repeat := call
 			repeat.Later = nil
-			repeat.Send = func(context.Context, *idempotency.Claim) idempotency.Result {
+			of(&repeat).send = func(context.Context, *idempotency.Claim) idempotency.Result {
 				h.t.Errorf("a repeat of %s was sent", call.Key)
 				return idempotency.Result{}
 			}
 			if h.honors {
-				repeat.Send = h.send
+				of(&repeat).send = h.send
 			}
 			h.all.Go(func() { _, _ = h.any().Do(context.Background(), repeat) })
 		case h.chance(20):

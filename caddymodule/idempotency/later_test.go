@@ -229,7 +229,7 @@ func TestACallHandedOverBesideOneThatFailsBeforeItsClaimIsNotLost(t *testing.T) 
 		d.prepared = false
 		preparing := make(chan struct{})
 		call := d.keyed("k")
-		call.Prepare = func(context.Context) error { <-preparing; return errDown }
+		of(&call).prepare = func(context.Context) error { <-preparing; return errDown }
 		first, second := d.start(call), d.start(d.async("k"))
 		if !second.waiting() {
 			t.Fatal("it was told something too early")

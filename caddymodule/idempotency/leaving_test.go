@@ -51,8 +51,7 @@ func TestNothingIsSentIfAllCallersLeftBeforeTheClaim(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		preparing := make(chan struct{})
 		call := w.keyed("k")
-		call.Prepared = nil
-		call.Prepare = func(context.Context) error { <-preparing; return nil }
+		of(&call).prepare = func(context.Context) error { <-preparing; return nil }
 		first, second := w.start(call), w.start(call)
 		first.left()
 		second.left()
@@ -70,8 +69,7 @@ func TestCallIsSentIfOneOfItsCallersIsStillThere(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		preparing := make(chan struct{})
 		call := w.keyed("k")
-		call.Prepared = nil
-		call.Prepare = func(context.Context) error { <-preparing; return nil }
+		of(&call).prepare = func(context.Context) error { <-preparing; return nil }
 		first, second := w.start(call), w.start(call)
 		first.left()
 		close(preparing)
@@ -84,8 +82,7 @@ func TestCallIsSentForWhoComesBeforeTheClaimThoughTheFirstLeft(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		preparing := make(chan struct{})
 		call := w.keyed("k")
-		call.Prepared = nil
-		call.Prepare = func(context.Context) error { <-preparing; return nil }
+		of(&call).prepare = func(context.Context) error { <-preparing; return nil }
 		w.start(call).left()
 		late := w.start(w.keyed("k"))
 		close(preparing)

@@ -75,8 +75,7 @@ func TestRequestThatClaimsWinsOverOneThatWaitedForIt(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		preparing := make(chan struct{})
 		call := w.keyed("k")
-		call.Prepared = nil
-		call.Prepare = func(context.Context) error { <-preparing; return nil }
+		of(&call).prepare = func(context.Context) error { <-preparing; return nil }
 		first, other := w.start(call), w.start(w.otherRequest("k"))
 		close(preparing)
 		want(t, first.outcome(), executed, isKept, "ran under up-k")
@@ -90,8 +89,7 @@ func TestOtherRequestRunsIfTheFirstClaimsNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		preparing := make(chan struct{})
 		call := w.keyed("k")
-		call.Prepared = nil
-		call.Prepare = func(context.Context) error { <-preparing; return context.Canceled }
+		of(&call).prepare = func(context.Context) error { <-preparing; return context.Canceled }
 		first, other := w.start(call), w.start(w.otherRequest("k"))
 		close(preparing)
 		if _, err := first.result(); !errors.Is(err, context.Canceled) {

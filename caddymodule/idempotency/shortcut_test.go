@@ -92,7 +92,7 @@ func TestClaimTellsWhetherItsKeyIsHonored(t *testing.T) {
 		for _, honored := range []bool{false, true} {
 			call := w.keyed(map[bool]string{false: "ignored", true: "honored"}[honored])
 			call.Honored = honored
-			call.Send = func(_ context.Context, claim *idempotency.Claim) idempotency.Result {
+			of(&call).send = func(_ context.Context, claim *idempotency.Claim) idempotency.Result {
 				if claim.Honored() != honored {
 					t.Errorf("the claim says %v, the call %v", claim.Honored(), honored)
 				}

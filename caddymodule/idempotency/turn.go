@@ -371,8 +371,8 @@ func (t *turns) turn(ctx context.Context, ticket Ticket, failed int) (over bool,
 	}
 	if rec.State == Queued {
 		// Before its turn, so that its deadline begins with it.
-		if err := call.Prepare(ctx); err != nil {
-			call.abandon()
+		if err := call.Sender.Prepare(ctx); err != nil {
+			call.Sender.Abandon()
 			return false, pause
 		}
 	}
@@ -380,7 +380,7 @@ func (t *turns) turn(ctx context.Context, ticket Ticket, failed int) (over bool,
 	call.Fingerprint, call.Label, call.Adoption = rec.Fingerprint, rec.Label, rec.Adoption
 	call.place = ticket.Place
 	if rec.State == Queued {
-		call.Prepared = func() bool { return true }
+		call.prepared = true
 		call.Retention = rec.retention()
 	}
 	out, err := g.takeTurn(ctx, call)
@@ -400,7 +400,7 @@ func (g *Gate) takeTurn(ctx context.Context, call Call) (*Outcome, error) {
 	for {
 		f, first, err := g.board(call)
 		if err != nil {
-			call.abandon()
+			call.Sender.Abandon()
 			return nil, err
 		}
 		if first {
@@ -416,16 +416,9 @@ func (g *Gate) takeTurn(ctx context.Context, call Call) (*Outcome, error) {
 			continue // somebody was just handing it over, or asking about it
 		}
 		if !first {
-			call.abandon()
+			call.Sender.Abandon()
 		}
 		return out, err
-	}
-}
-
-// abandon calls c.Abandon, if it is there.
-func (c *Call) abandon() {
-	if c.Abandon != nil {
-		c.Abandon()
 	}
 }
 

@@ -41,8 +41,7 @@ func TestWaitCountsFromTheDuplicatesStart(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		release := w.upstream.holds()
 		call := w.keyed("k")
-		call.Prepared = nil
-		call.Prepare = func(context.Context) error { time.Sleep(wait / 2); return nil } // a slow token
+		of(&call).prepare = func(context.Context) error { time.Sleep(wait / 2); return nil } // a slow token
 		first, second := w.start(call), w.start(w.keyed("k"))
 		if _, err := second.result(); !errors.Is(err, idempotency.ErrInUse) || second.took != wait {
 			t.Errorf("after %v: %v", second.took, err)
@@ -55,8 +54,7 @@ func TestWaitCountsFromTheDuplicatesStart(t *testing.T) {
 func TestWaitEndsThoughTheFirstCallIsNotEvenClaimed(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		call := w.keyed("k")
-		call.Prepared = nil
-		call.Prepare = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		of(&call).prepare = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		first, second, other := w.start(call), w.start(w.keyed("k")), w.start(w.otherRequest("k"))
 		if _, err := second.result(); !errors.Is(err, idempotency.ErrInUse) || second.took != wait {
 			t.Errorf("the duplicate, after %v: %v", second.took, err)
@@ -73,8 +71,7 @@ func TestWaitEndsThoughTheFirstCallIsNotEvenClaimed(t *testing.T) {
 func TestWithoutWaitADuplicateIsToldInUseThoughTheFirstCallIsNotEvenClaimed(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		call := w.keyed("k")
-		call.Prepared = nil
-		call.Prepare = func(context.Context) error { time.Sleep(wait); return nil } // a slow token
+		of(&call).prepare = func(context.Context) error { time.Sleep(wait); return nil } // a slow token
 		first := w.start(call)
 		for _, impatient := range []idempotency.Call{w.keyed("k"), w.otherRequest("k")} {
 			impatient.Wait = 0

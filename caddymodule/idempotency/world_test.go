@@ -84,10 +84,8 @@ func (w *world) keyed(key string) idempotency.Call {
 		Retention:   retention,
 		Wait:        wait,
 		Deadline:    deadline,
-		Prepare:     func(context.Context) error { return nil },
-		Prepared:    func() bool { return w.prepared },
 		Stays:       w.stays,
-		Send:        w.upstream.send,
+		Sender:      &sender{prepared: func() bool { return w.prepared }, send: w.upstream.send},
 	}
 }
 
