@@ -24,7 +24,11 @@ func (h *Handler) tell(w http.ResponseWriter, r *http.Request, out *idempotency.
 	if out.Manner != idempotency.Executed {
 		header["Idempotent-Replayed"] = values[1:2:2]
 	}
-	header["Cache-Status"] = append(header["Cache-Status"], values[2])
+	if before := header["Cache-Status"]; len(before) > 0 {
+		header["Cache-Status"] = append(before, values[2])
+	} else {
+		header["Cache-Status"] = values[2:3:3]
+	}
 
 	// Looked at before, not after: a caller that has got its answer may well
 	// hang up before the next line is reached.

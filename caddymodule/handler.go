@@ -409,12 +409,14 @@ func (h *Handler) readBody(r *http.Request) ([]byte, error) {
 		return nil, h.tooLarge()
 	}
 	body, err := readAll(r.Body, r.ContentLength, h.MaxRequestBody+1)
-	var limit *http.MaxBytesError
-	switch {
-	case errors.As(err, &limit), int64(len(body)) > h.MaxRequestBody:
-		return nil, h.tooLarge()
-	case err != nil:
+	if err != nil {
+		if _, isLimit := errors.AsType[*http.MaxBytesError](err); isLimit {
+			return nil, h.tooLarge()
+		}
 		return nil, &problemError{slug: slugBodyInvalid, err: err, detail: "The request's body could not be read to its end."}
+	}
+	if int64(len(body)) > h.MaxRequestBody {
+		return nil, h.tooLarge()
 	}
 	return body, nil
 }

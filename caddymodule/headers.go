@@ -21,7 +21,11 @@ func upstreamHeader(header http.Header, contentType string) http.Header {
 	if _, ok := up["User-Agent"]; !ok {
 		up["User-Agent"] = []string{""} // else net/http puts in its own
 	}
-	if contentType != "" {
+	switch sent := header["Content-Type"]; {
+	case contentType == "":
+	case len(sent) == 1 && sent[0] == contentType:
+		up["Content-Type"] = sent
+	default:
 		up["Content-Type"] = []string{contentType}
 	}
 	return up

@@ -32,11 +32,16 @@ var loopMark = func() string {
 	return loopName + "; id=" + hex.EncodeToString(id[:])
 }()
 
+// onlyLoopMark is a CDN-Loop of a request that has passed nobody else.
+var onlyLoopMark = []string{loopMark}
+
 // marked returns header's values of CDN-Loop with this process' own. It does not
-// change header, whose values may be shared.
+// change header, whose values may be shared, nor may what it returns be changed.
 func marked(header http.Header) []string {
-	values := header["Cdn-Loop"]
-	return append(values[:len(values):len(values)], loopMark)
+	if values := header["Cdn-Loop"]; len(values) > 0 {
+		return append(values[:len(values):len(values)], loopMark)
+	}
+	return onlyLoopMark
 }
 
 // loops tells whether a request with header was sent by this process, or has

@@ -62,7 +62,8 @@ func (s *sending) Send(ctx context.Context, claim *idempotency.Claim) idempotenc
 		s.admission.Abandon()
 		return idempotency.Result{Fate: idempotency.Freed, Answer: problemOf(err).answer(claim.ID())}
 	}
-	reply := h.invoker.Invoke(withReplacer(ctx), genesys.Request{
+	s.header["Cdn-Loop"] = marked(s.header)
+	reply := h.invoker.Invoke(ctx, genesys.Request{
 		Method:    a.method,
 		URL:       a.url,
 		Header:    s.header,

@@ -41,7 +41,8 @@ type Transport struct {
 	Organization string `json:"organization,omitempty"`
 
 	org    *organization
-	direct *upstream.Transport // for data actions; nil: they go as all else does
+	calls  http.RoundTripper   // for data actions
+	direct *upstream.Transport // is calls, where the options allow of that, else nil
 }
 
 // maxIdleConns is how many idle connections to the upstream are kept, where
@@ -134,7 +135,10 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if err := t.HTTPTransport.Provision(ctx); err != nil {
 		return err
 	}
-	t.direct = directTransport(t.HTTPTransport)
+	t.calls = detached{t.HTTPTransport}
+	if t.direct = directTransport(t.HTTPTransport); t.direct != nil {
+		t.calls = t.direct
+	}
 	return nil
 }
 
@@ -144,7 +148,7 @@ func directTransport(h *reverseproxy.HTTPTransport) *upstream.Transport {
 	if h.ReadTimeout > 0 || h.WriteTimeout > 0 || h.ProxyProtocol != "" {
 		return nil // Caddy sets its connections' deadlines, or writes to them first
 	}
-	return upstream.New(h.Transport, h)
+	return upstream.New(h.Transport, detached{h})
 }
 
 // Cleanup closes the connections that nobody uses.
@@ -191,18 +195,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if tok, ok := genesys.TokenFrom(req.Context()); ok {
 		// A data action: its token was had before its claim, and what becomes
 		// of the answer is judged elsewhere.
-		req.Header["Cdn-Loop"] = marked(req.Header)
-		if t.direct != nil {
-			return send(t.direct, req, tok)
-		}
-		return send(t.HTTPTransport, req, tok)
+		return send(t.calls, req, tok)
 	}
 	return t.proxy(req)
 }
 
 // send sends req with tok by rt.
 func send(rt http.RoundTripper, req *http.Request, tok genesys.Token) (*http.Response, error) {
-	req.Header["Authorization"] = []string{"Bearer " + tok.Value}
+	req.Header["Authorization"] = tok.Authorization()
 	resp, err := rt.RoundTrip(req)
 	if err != nil {
 		return nil, explainLoop(err)
@@ -322,6 +322,14 @@ func ownAnswer(req *http.Request, err error) (*http.Response, error) {
 		ContentLength: int64(len(answer.Body)),
 		Request:       req,
 	}, nil
+}
+
+// detached is Caddy's transport for calls, which belong to no request.
+type detached struct{ *reverseproxy.HTTPTransport }
+
+// RoundTrip implements http.RoundTripper.
+func (t detached) RoundTrip(req *http.Request) (*http.Response, error) {
+	return t.HTTPTransport.RoundTrip(req.WithContext(withReplacer(req.Context())))
 }
 
 // noPlaceholders replaces those that stand in a transport's options, for calls,

@@ -75,7 +75,7 @@ type Invoker struct {
 type Request struct {
 	Method string
 	URL    *url.URL
-	Header http.Header // end-to-end headers; the key is added
+	Header http.Header // end-to-end headers, in a map that is Invoke's from now on; the key is added
 	Body   []byte
 	Key    string
 

@@ -101,8 +101,25 @@ const (
 type Token struct {
 	Value string // what follows "Bearer "
 
+	bearer     *[1]string // see Authorization; nil: not made yet
 	generation uint64
 	expires    time.Time
+}
+
+// newToken returns the token value, with its Authorization made once for all
+// requests.
+func newToken(value string, generation uint64, expires time.Time) Token {
+	return Token{Value: value, bearer: &[1]string{bearer + value}, generation: generation, expires: expires}
+}
+
+const bearer = "Bearer "
+
+// Authorization returns the values of that header for t. Nobody may change them.
+func (t Token) Authorization() []string {
+	if t.bearer == nil {
+		return []string{bearer + t.Value}
+	}
+	return t.bearer[:1:1]
 }
 
 // Generation numbers the tokens of one Tokens from 1; it is 0 for the zero Token.

@@ -338,7 +338,7 @@ func TestCloseEndsTheFetchAndKeepsTheToken(t *testing.T) {
 }
 
 func TestTokenDoesNotShowItsValue(t *testing.T) {
-	tok := Token{Value: "hunter2", generation: 3}
+	tok := newToken("hunter2", 3, time.Time{})
 	marshalled, err := json.Marshal(map[string]any{"t": tok, "p": &tok})
 	if err != nil {
 		t.Fatal(err)

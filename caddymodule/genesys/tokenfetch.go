@@ -47,11 +47,7 @@ func newLease(got grant, margin time.Duration, generation uint64) lease {
 	early := min(got.life/5*4, usable/10*9)
 	early += time.Duration((rand.Float64() - 0.5) / 10 * float64(early))
 	return lease{
-		Token: Token{
-			Value:      got.value,
-			generation: generation,
-			expires:    got.asked.Add(got.life),
-		},
+		Token:     newToken(got.value, generation, got.asked.Add(got.life)),
 		refreshAt: got.asked.Add(early),
 		usedUntil: got.asked.Add(usable),
 	}

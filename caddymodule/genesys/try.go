@@ -54,7 +54,7 @@ func closeRest(reply Reply) {
 func (i *Invoker) try(ctx context.Context, p Policy, r Request, by *Admission, n int) (attempt, Reply, verdict) {
 	start := time.Now()
 	ends := deadline.New(ctx, p.Timeout)
-	a, reply := i.exchange(ends, p, r, by)
+	a, reply := i.exchange(ends, p, r, by, n)
 	if reply.Rest == nil {
 		ends.Cancel()
 	}
@@ -86,15 +86,15 @@ func (i *Invoker) try(ctx context.Context, p Policy, r Request, by *Admission, n
 	return a, reply, v
 }
 
-// exchange sends r once and reads the answer, as far as it is kept, until ends has
+// exchange sends r the nth time and reads the answer, as far as it is kept, until ends has
 // ended. The reply's Rest takes that over if there is one.
-func (i *Invoker) exchange(ends *deadline.Context, p Policy, r Request, by *Admission) (attempt, Reply) {
+func (i *Invoker) exchange(ends *deadline.Context, p Policy, r Request, by *Admission, n int) (attempt, Reply) {
 	var a attempt
 	w := watch{slot: by.slot}
 	ctx := context.WithValue(ends, tokenKey{}, &by.token)
 	ctx = httptrace.WithClientTrace(ctx, w.start())
 
-	req := newRequest(ctx, r)
+	req := newRequest(ctx, r, n)
 	resp, err := i.Transport.RoundTrip(req)
 	a.written = w.written.Load()
 	if err != nil {
@@ -167,7 +167,7 @@ func readAnswer(resp *http.Response, method string, limit int64) ([]byte, error)
 	return io.ReadAll(io.LimitReader(resp.Body, limit))
 }
 
-// newRequest returns the request for one attempt.
+// newRequest returns the request for the nth attempt.
 //
 // net/http sends a request that carries an Idempotency-Key a second time by
 // itself, if it can get at the body again. It must not: that attempt would not
@@ -179,7 +179,7 @@ func readAnswer(resp *http.Response, method string, limit int64) ([]byte, error)
 // like it sends again whatever the header; there, an empty body can be given as
 // one that it cannot look into, since for them it looks whether there is any,
 // and sends no chunks if not.
-func newRequest(ctx context.Context, r Request) *http.Request {
+func newRequest(ctx context.Context, r Request, n int) *http.Request {
 	req := http.Request{
 		Method:        r.Method,
 		URL:           r.URL,
@@ -187,11 +187,13 @@ func newRequest(ctx context.Context, r Request) *http.Request {
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
-		Header:        maps.Clone(r.Header), // nobody changes what a value's slice holds
+		Header:        r.Header,
 		ContentLength: int64(len(r.Body)),
 	}
 	if req.Header == nil {
 		req.Header = make(http.Header)
+	} else if n > 1 { // something of the attempt before may still read its header
+		req.Header = maps.Clone(r.Header) // nobody changes what a value's slice holds
 	}
 	req.Header["Idempotency-Key"] = []string{r.Key}
 	switch {

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -214,14 +215,31 @@ func TestPlatformsCodeCountsInAnErrorOnly(t *testing.T) {
 	})
 }
 
-func TestRequestIsNotChangedByItsHeaders(t *testing.T) {
+func TestRequestHasItsKeyAndNoBodyToGetAgain(t *testing.T) {
 	for _, header := range []http.Header{nil, {}} {
-		r := call()
-		r.Header = header
-		req := newRequest(t.Context(), r)
-		if req.Header.Get("Idempotency-Key") != "k-1" || len(header) != 0 || req.GetBody != nil || req.Host != "api.example.com" {
-			t.Errorf("%+v", req)
+		for n := range 2 {
+			r := call()
+			r.Header = header
+			req := newRequest(t.Context(), r, 1+n)
+			if req.Header.Get("Idempotency-Key") != "k-1" || req.GetBody != nil || req.Host != "api.example.com" {
+				t.Errorf("%+v", req)
+			}
 		}
+	}
+}
+
+func TestARepetitionDoesNotChangeTheHeaderOfTheAttemptBefore(t *testing.T) {
+	r := call()
+	r.Header = http.Header{"X-Trace": {"1"}}
+	first := newRequest(t.Context(), r, 1)
+	r.Key = "k-2"
+	second := newRequest(t.Context(), r, 2)
+	second.Header["Authorization"] = []string{"Bearer x"}
+	if got := fmt.Sprint(first.Header); got != "map[Idempotency-Key:[k-1] X-Trace:[1]]" {
+		t.Errorf("the first has now %s", got)
+	}
+	if got := fmt.Sprint(second.Header); got != "map[Authorization:[Bearer x] Idempotency-Key:[k-2] X-Trace:[1]]" {
+		t.Errorf("the second has %s", got)
 	}
 }
 

@@ -198,7 +198,7 @@ type Result struct {
 	// pass. One that was handed over waits for another turn then.
 	Temporary bool
 
-	// Attempts are those that were made, for the journal.
+	// Attempts are those that were made, for the journal, which takes them over.
 	Attempts []Attempt
 }
 

@@ -1,6 +1,7 @@
 package idempotency
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -75,14 +76,16 @@ type Word struct {
 	Note     string // at most MaxText bytes
 }
 
-// with returns j with further attempts, within the bounds of a Journal. It does
-// not change what j holds.
+// with returns j with further attempts, which it takes over, within the bounds of a
+// Journal. It does not change what j holds.
 func (j Journal) with(attempts []Attempt) Journal {
 	if len(attempts) == 0 {
 		return j
 	}
-	all := make([]Attempt, 0, len(j.Attempts)+len(attempts))
-	all = append(append(all, j.Attempts...), attempts...)
+	all := attempts
+	if len(j.Attempts) > 0 {
+		all = slices.Concat(j.Attempts, attempts)
+	}
 	if over := len(all) - MaxAttempts; over > 0 {
 		all = append(all[:1], all[1+over:]...)
 		j.Skipped += over

@@ -134,11 +134,14 @@ func recycle(message *bytes.Buffer) {
 // encode writes req to message. gzip asks for an answer in that encoding.
 func encode(message *bytes.Buffer, req *http.Request, gzip bool) error {
 	if gzip {
-		req.Header["Accept-Encoding"] = []string{"gzip"}
+		req.Header["Accept-Encoding"] = onlyGzip
 		defer delete(req.Header, "Accept-Encoding")
 	}
 	return req.Write(message)
 }
+
+// onlyGzip is the value of an Accept-Encoding. Nobody changes it.
+var onlyGzip = []string{"gzip"}
 
 // takes tells whether req is one for this transport.
 func (t *Transport) takes(req *http.Request) bool {

@@ -41,7 +41,7 @@ func (s *Store) enqueue(rec *idempotency.Record, over idempotency.Owner, bounds 
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := s.claimLocked(newEntry(store.Queue(rec, store.NumberPlace(number)))); err != nil {
+	if err := s.claimLocked(&entry{kept: newKept(store.Queue(rec, store.NumberPlace(number)))}); err != nil {
 		s.tickets.Cancel(number)
 		return nil, nil, err
 	}
@@ -104,7 +104,7 @@ func (s *Store) OnEnqueue(enqueued func(idempotency.Part)) {
 
 // leaveLocked takes the ticket of old away, where next, which takes its place, has
 // none; nil: there is no record.
-func (s *Store) leaveLocked(old, next *entry) {
+func (s *Store) leaveLocked(old *entry, next *kept) {
 	if old.place != "" && (next == nil || next.place != old.place) {
 		s.tickets.Take(old.place)
 	}

@@ -46,26 +46,26 @@ func positionOf(at idempotency.Position) (p position) {
 	return p
 }
 
-// newEntry returns an entry for rec, of which it keeps the body alone.
-func newEntry(rec *idempotency.Record) *entry {
-	e := &entry{kept: kept{
+// newKept returns what the store keeps of rec, of which it shares the body alone.
+func newKept(rec *idempotency.Record) kept {
+	k := kept{
 		id: rec.ID, owner: rec.Owner, adoption: rec.Adoption, state: rec.State,
 		at:      positionOf(store.PositionOf(rec)),
 		started: rec.Started.UTC(), finished: rec.Finished.UTC(), told: rec.Told.UTC(), expires: rec.Expires.UTC(),
-	}}
+	}
 	bare := *rec
 	switch {
 	case rec.Answer != nil:
 		answer := *rec.Answer
-		e.answered, e.body, answer.Body = true, answer.Body, nil
+		k.answered, k.body, answer.Body = true, answer.Body, nil
 		bare.Answer = &answer
 	case rec.Deferred != nil:
 		call := *rec.Deferred
-		e.place, e.body, call.Body = call.Place, call.Body, nil
+		k.place, k.body, call.Body = call.Place, call.Body, nil
 		bare.Deferred = &call
 	}
-	e.encoded = store.Encode(nil, &bare)
-	return e
+	k.encoded = store.Encode(nil, &bare)
+	return k
 }
 
 // record returns the record.
@@ -98,7 +98,7 @@ func (e *entry) mayBeGivenUp() bool { return e.state == idempotency.Done && e.an
 func (e *entry) giveUp() {
 	rec := e.record()
 	rec.Answer = nil
-	e.kept = newEntry(rec).kept
+	e.kept = newKept(rec)
 }
 
 // entryOverhead is what an entry takes besides the bytes in it, on a 64-bit machine,
@@ -110,10 +110,10 @@ const entryOverhead = int64(unsafe.Sizeof(entry{})) + 512
 // ticketOverhead is a ticket of a deferred call.
 const ticketOverhead = int64(unsafe.Sizeof(idempotency.Ticket{})) + 128
 
-// size returns about how many bytes of memory e takes.
-func (e *entry) size() int64 {
-	n := entryOverhead + int64(cap(e.encoded)+cap(e.body))
-	if e.place != "" {
+// size returns about how many bytes of memory an entry of k takes.
+func (k *kept) size() int64 {
+	n := entryOverhead + int64(cap(k.encoded)+cap(k.body))
+	if k.place != "" {
 		n += ticketOverhead
 	}
 	return n

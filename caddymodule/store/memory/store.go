@@ -120,7 +120,7 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("claiming record: %w", err)
 	}
-	e := newEntry(rec) // encoded here, where nobody waits for it
+	e := &entry{kept: newKept(rec)} // encoded here, where nobody waits for it
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if standing := s.standingLocked(rec.ID, over); standing != nil {
@@ -157,7 +157,7 @@ func (s *Store) claimLocked(e *entry) error {
 	}
 	unsettled := true
 	if old != nil {
-		s.leaveLocked(old, e)
+		s.leaveLocked(old, &e.kept)
 		unsettled = old.unsettled || e.place == "" || old.place == "" || old.adoption != e.adoption
 	}
 	s.addLocked(e, unsettled)
@@ -170,19 +170,19 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("finishing record: %w", err)
 	}
-	next := newEntry(rec)
+	next := newKept(rec)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.ownedLocked(rec.ID, rec.Owner)
 	if e == nil {
 		return fmt.Errorf("finishing record: %w", idempotency.ErrNotOwner)
 	}
-	s.leaveLocked(e, next)
+	s.leaveLocked(e, &next)
 	if next.at == e.at && next.adoption == e.adoption {
-		s.replaceLocked(e, next)
+		s.replaceLocked(e, &next)
 	} else {
 		s.removeLocked(e)
-		s.addLocked(next, e.unsettled)
+		s.addLocked(&entry{kept: next}, e.unsettled)
 	}
 	s.reclaimLocked(reclaimBatch)
 	s.makeRoomLocked(0)
@@ -310,7 +310,7 @@ func (s *Store) addLocked(e *entry, unsettled bool) {
 // replaceLocked puts what next has of its record into e, which has the same place in
 // listings and the same adoption ID: as most outcomes do, for less than a removal and
 // an addition.
-func (s *Store) replaceLocked(e, next *entry) {
+func (s *Store) replaceLocked(e *entry, next *kept) {
 	if next.state == idempotency.Done {
 		s.open.Delete(e.at)
 	} else {
@@ -318,7 +318,7 @@ func (s *Store) replaceLocked(e, next *entry) {
 	}
 	s.finished.remove(e)
 	s.size += next.size() - e.size()
-	e.kept = next.kept
+	e.kept = *next
 	heap.Fix(&s.expiry, e.expiryPos)
 	if e.mayBeGivenUp() {
 		s.finished.push(e)
