@@ -19,7 +19,7 @@ func TestCanonicalJSON(t *testing.T) {
 		"leaves nothing":           {``, ``},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := canonicalJSON([]byte(c.body)); string(got) != c.want {
+			if got := canonicalJSON(new([]byte), []byte(c.body)); string(got) != c.want {
 				t.Errorf("canonicalJSON(%q) = %q, want %q", c.body, got, c.want)
 			}
 		})

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"mime"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 
@@ -48,13 +47,15 @@ type Request struct {
 // read as a float64 and written again may be another (2^53+1). A body that is
 // no valid JSON, or that names a member twice, counts byte for byte.
 func (r Request) Fingerprint() Fingerprint {
+	buf := hashInputs.Get().(*[]byte)
 	sum := Request{
 		Method:    r.Method,
 		Path:      normalPath(r.Path),
 		Query:     normalQuery(r.Query),
 		MediaType: essence(r.MediaType),
-		Body:      canonicalJSON(r.Body),
+		Body:      canonicalJSON(buf, r.Body),
 	}.Digest()
+	keepHashInput(buf)
 
 	var f Fingerprint
 	f[0] = fingerprintVersion
@@ -70,7 +71,6 @@ type Digest [sha256.Size]byte
 // Digest returns the Digest of r.
 func (r Request) Digest() Digest {
 	buf := hashInputs.Get().(*[]byte)
-	defer hashInputs.Put(buf)
 	b := (*buf)[:0]
 	b = appendPart(b, r.Method)
 	b = appendPart(b, r.Path)
@@ -78,9 +78,8 @@ func (r Request) Digest() Digest {
 	b = appendPart(b, r.MediaType)
 	b = appendPart(b, r.Body)
 	sum := sha256.Sum256(b)
-	if cap(b) <= maxHashInput {
-		*buf = b // a larger one would stay in memory for long
-	}
+	*buf = b
+	keepHashInput(buf)
 	return sum
 }
 
@@ -89,6 +88,12 @@ var hashInputs = sync.Pool{New: func() any { return new([]byte) }}
 
 // maxHashInput is the size of the largest buffer that is kept, in bytes.
 const maxHashInput = 64 << 10
+
+func keepHashInput(buf *[]byte) {
+	if cap(*buf) <= maxHashInput { // a larger one would stay in memory for long
+		hashInputs.Put(buf)
+	}
+}
 
 // appendPart appends p preceded by its length, so that no two lists of parts
 // come to the same.
@@ -163,13 +168,15 @@ func essence(contentType string) string {
 
 // canonicalJSON returns body with members sorted, white space removed and
 // strings escaped in one way, and numbers as they were; or body itself where
-// it is not one valid JSON value with unique names.
-func canonicalJSON(body []byte) []byte {
-	v := jsontext.Value(slices.Clone(bytes.Trim(body, " \t\r\n")))
-	if err := v.Canonicalize(
+// it is not one valid JSON value with unique names. It makes use of buf for that.
+func canonicalJSON(buf *[]byte, body []byte) []byte {
+	v := jsontext.Value(append((*buf)[:0], bytes.Trim(body, " \t\r\n")...))
+	err := v.Canonicalize(
 		jsontext.CanonicalizeRawInts(false),
 		jsontext.CanonicalizeRawFloats(false),
-	); err != nil {
+	)
+	*buf = v
+	if err != nil {
 		return body
 	}
 	return v

@@ -38,7 +38,7 @@ type flight struct {
 	desert   context.CancelCauseFunc // guarded by mu; ends Prepare, while that is under way
 	freed    bool                    // guarded by mu; it is clear that the call did not run
 	promised bool                    // guarded by mu; somebody was told that the answer can be asked for
-	out      *Outcome                // guarded by mu until done
+	out      Outcome                 // guarded by mu until done; where err is nil
 	err      error                   // guarded by mu until done
 	rest     io.ReadCloser           // guarded by mu; the first taker has it
 }
@@ -146,9 +146,10 @@ func (f *flight) follow(rec *Record) {
 // finish tells the callers, present and to come, how the flight ended.
 func (f *flight) finish(out *Outcome, err error) {
 	f.mu.Lock()
-	f.out, f.err = out, err
+	f.err = err
 	if out != nil {
-		f.rest, out.tooLarge, out.Rest = out.Rest, out.Rest != nil, nil
+		f.out, f.rest = *out, out.Rest
+		f.out.tooLarge, f.out.Rest = f.rest != nil, nil
 	}
 	f.mu.Unlock()
 	f.done.happen()
@@ -162,7 +163,7 @@ func (f *flight) outcome(first bool) (*Outcome, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
-	out := *f.out
+	out := f.out
 	if !first && out.Manner == Executed {
 		out.Manner = Shared
 	}

@@ -135,7 +135,7 @@ func (f *flight) accept(ctx context.Context, call Call, first bool) (*Outcome, e
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	refused := f.err != nil && !errors.Is(f.err, ErrResultUnavailable) || f.out != nil && f.out.Fate == Freed
+	refused := f.err != nil && !errors.Is(f.err, ErrResultUnavailable) || f.err == nil && f.out.Fate == Freed
 	if refused && !first {
 		return nil, errAgain // nothing is on record of what was given up for others, or refused to them
 	}

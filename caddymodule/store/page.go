@@ -80,6 +80,9 @@ func PositionOf(rec *idempotency.Record) idempotency.Position {
 	return idempotency.Position{Started: rec.Started.Round(0), ID: rec.ID}
 }
 
+// SortableSize is how many bytes AppendSortable appends.
+const SortableSize = 8
+
 // AppendSortable appends eight bytes to dst that sort as t does. Times that no
 // int64 of nanoseconds holds sort first or last; that is where they belong.
 func AppendSortable(dst []byte, t time.Time) []byte {
@@ -94,7 +97,7 @@ func AppendSortable(dst []byte, t time.Time) []byte {
 }
 
 // PlaceSize is how many bytes AppendPlace appends.
-const PlaceSize = 8 + len(idempotency.ID{})
+const PlaceSize = SortableSize + len(idempotency.ID{})
 
 // AppendPlace appends at to dst, so that places sort as a listing does, backwards.
 func AppendPlace(dst []byte, at idempotency.Position) []byte {

@@ -14,9 +14,7 @@ import (
 // placeKey is the key of a record in one of the two keyspaces that listings go
 // through: where it stands there, backwards.
 func placeKey(keyspace byte, at idempotency.Position) []byte {
-	key := make([]byte, 1, 1+store.PlaceSize)
-	key[0] = keyspace
-	return store.AppendPlace(key, at)
+	return store.AppendPlace(append(make([]byte, 0, 1+store.PlaceSize), keyspace), at)
 }
 
 // keyPosition returns the position that a key of placeKey's is of.
@@ -39,21 +37,21 @@ func isOpen(rec *idempotency.Record) bool { return rec != nil && rec.State != id
 // written to a table, as most are within a call, where a Delete would be compacted
 // down to the last level with each call.
 func place(b *pebble.Batch, old, next *idempotency.Record) error {
-	var errs []error
+	var errs [4]error
 	moved := old == nil || next == nil || !old.Started.Round(0).Equal(next.Started.Round(0))
 	if old != nil && moved {
-		errs = append(errs, b.Delete(placeKey(keyspaceStarted, store.PositionOf(old)), nil))
+		errs[0] = b.Delete(placeKey(keyspaceStarted, store.PositionOf(old)), nil)
 	}
 	if next != nil && moved {
-		errs = append(errs, b.Set(placeKey(keyspaceStarted, store.PositionOf(next)), nil, nil))
+		errs[1] = b.Set(placeKey(keyspaceStarted, store.PositionOf(next)), nil, nil)
 	}
 	if isOpen(old) && (moved || !isOpen(next)) {
-		errs = append(errs, b.SingleDelete(placeKey(keyspaceOpen, store.PositionOf(old)), nil))
+		errs[2] = b.SingleDelete(placeKey(keyspaceOpen, store.PositionOf(old)), nil)
 	}
 	if isOpen(next) && (moved || !isOpen(old)) {
-		errs = append(errs, b.Set(placeKey(keyspaceOpen, store.PositionOf(next)), nil, nil))
+		errs[3] = b.Set(placeKey(keyspaceOpen, store.PositionOf(next)), nil, nil)
 	}
-	return errors.Join(errs...)
+	return errors.Join(errs[:]...)
 }
 
 // takeOverBatch is how much of the indexes is gathered before it is written, in

@@ -37,13 +37,17 @@ const (
 	formatRecent = 4
 )
 
+// The functions that make the keys of each call are short enough for the compiler to
+// put into their callers: what is made there need not be collected.
+
 func recordKey(id idempotency.ID) []byte {
-	return append([]byte{keyspaceRecord}, id[:]...)
+	return append(append(make([]byte, 0, 1+len(id)), keyspaceRecord), id[:]...)
 }
 
 // expiryKey sorts by time of expiry.
 func expiryKey(expires time.Time, id idempotency.ID) []byte {
-	return append(expiryPrefix(expires), id[:]...)
+	key := append(make([]byte, 0, 1+store.SortableSize+len(id)), keyspaceExpiry)
+	return append(store.AppendSortable(key, expires), id[:]...)
 }
 
 // expiryPrefix is where the records start that expire at t.
