@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"time"
 
@@ -254,7 +253,7 @@ func (t *Transport) proxy(req *http.Request) (*http.Response, error) {
 // configured with another upstream.
 func (t *Transport) address(req *http.Request) {
 	api := t.org.api
-	if req.URL.Host != dialAddress(api) && req.URL.Host != api.Host {
+	if req.URL.Host != upstream.Address(api) && req.URL.Host != api.Host {
 		if t.TLS != nil {
 			req.Host = req.URL.Host
 		}
@@ -339,17 +338,6 @@ var noPlaceholders = caddy.NewReplacer()
 // withReplacer gives ctx what Caddy's transport cannot do without.
 func withReplacer(ctx context.Context) context.Context {
 	return context.WithValue(ctx, caddy.ReplacerCtxKey, noPlaceholders)
-}
-
-// dialAddress returns the address of u with its port.
-func dialAddress(u *url.URL) string {
-	if u.Port() != "" {
-		return u.Host
-	}
-	if u.Scheme == "https" {
-		return u.Host + ":443"
-	}
-	return u.Host + ":80"
 }
 
 // Interface guards

@@ -6,6 +6,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"genesys-sidecar/caddymodule/upstream"
 )
 
 func init() {
@@ -38,7 +40,7 @@ func (u *Upstreams) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	u.upstreams = []*reverseproxy.Upstream{{Dial: dialAddress(org.api)}}
+	u.upstreams = []*reverseproxy.Upstream{{Dial: upstream.Address(org.api)}}
 	return nil
 }
 

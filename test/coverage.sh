@@ -10,7 +10,7 @@ awk -v least=90 '
 function line(name, covered, all) {
 	printf "%-20s %10d %7.1f %%\n", name, all, all ? 100 * covered / all : 0
 }
-BEGIN { count = split("idempotency pacing store genesys upstream", trees) }
+BEGIN { count = split("idempotency pacing store genesys upstream deadline", trees) }
 # A line is file:from,to statements times.
 FNR > 1 {
 	file = $1

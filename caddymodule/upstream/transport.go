@@ -214,7 +214,7 @@ func (t *Transport) connection(ctx context.Context, u *url.URL) (*conn, error) {
 	if c := t.idle.take(to); c != nil {
 		return c, nil
 	}
-	raw, err := t.settings.DialContext(ctx, "tcp", to.address())
+	raw, err := t.settings.DialContext(ctx, "tcp", Address(u))
 	if err != nil {
 		return nil, err
 	}
@@ -256,11 +256,11 @@ type server struct {
 	host  string // as in a URL
 }
 
-// address returns the host with its port.
-func (s server) address() string {
-	u := url.URL{Host: s.host}
+// Address returns where the server of u, of the scheme http or https, is to be
+// dialled.
+func Address(u *url.URL) string {
 	port := cmp.Or(u.Port(), "80")
-	if s.https {
+	if u.Scheme == "https" {
 		port = cmp.Or(u.Port(), "443")
 	}
 	return net.JoinHostPort(u.Hostname(), port)
