@@ -15,7 +15,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -120,28 +119,6 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	return resp, nil
 }
-
-// messages are requests as they are sent.
-var messages = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-func recycle(message *bytes.Buffer) {
-	if message.Cap() <= 2*maxBody {
-		message.Reset()
-		messages.Put(message)
-	}
-}
-
-// encode writes req to message. gzip asks for an answer in that encoding.
-func encode(message *bytes.Buffer, req *http.Request, gzip bool) error {
-	if gzip {
-		req.Header["Accept-Encoding"] = onlyGzip
-		defer delete(req.Header, "Accept-Encoding")
-	}
-	return req.Write(message)
-}
-
-// onlyGzip is the value of an Accept-Encoding. Nobody changes it.
-var onlyGzip = []string{"gzip"}
 
 // takes tells whether req is one for this transport.
 func (t *Transport) takes(req *http.Request) bool {

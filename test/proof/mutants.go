@@ -66,9 +66,9 @@ var mutants = []mutant{
 		name: "sends over another connection what a kept one brought no answer to", // as net/http does
 		edits: []overlay.Edit{{
 			File: "caddymodule/upstream/transport.go",
-			Old:  "\tif err != nil {\n\t\tc.drop()\n\t\treturn nil, err\n\t}\n\tbody := &answer",
-			New: "\tif err != nil && c.used {\n\t\tc.drop()\n\t\tif c, err = t.send(req, message.Bytes()); err != nil {\n\t\t\treturn nil, err\n\t\t}\n" +
-				"\t\tresp, err = c.receive(req, maxHeader)\n\t}\n\tif err != nil {\n\t\tc.drop()\n\t\treturn nil, err\n\t}\n\tbody := &answer",
+			Old:  "\tif err != nil {\n\t\t_ = c.Close()\n\t\treturn nil, err\n\t}\n\tbody := &answer",
+			New: "\tif err != nil && c.used {\n\t\t_ = c.Close()\n\t\tif c, err = t.send(req, message.Bytes()); err != nil {\n\t\t\treturn nil, err\n\t\t}\n" +
+				"\t\tresp, err = c.receive(req, maxHeader)\n\t}\n\tif err != nil {\n\t\t_ = c.Close()\n\t\treturn nil, err\n\t}\n\tbody := &answer",
 		}},
 	},
 	{
