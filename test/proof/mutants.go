@@ -33,7 +33,7 @@ var mutants = []mutant{
 	{
 		name: "answers before the answer is durable",
 		edits: []overlay.Edit{{
-			File: "caddymodule/idempotency/gate.go",
+			File: "caddymodule/idempotency/fly.go",
 			Old:  "ours, err := g.record(rec, release)",
 			New:  "ours, err := true, error(nil)\n\tgo func() { _, _ = g.record(rec, release) }()",
 		}},

@@ -26,7 +26,7 @@ var mutants = []mutant{
 	{
 		name: "leaves a goroutine behind with each call", store: "disk", grows: goroutines.name,
 		edits: []overlay.Edit{{
-			File: "caddymodule/idempotency/gate.go",
+			File: "caddymodule/idempotency/fly.go",
 			Old:  "\tf.bind(claim.record)\n\tf.ours.Store(true)\n",
 			New:  "\tf.bind(claim.record)\n\tf.ours.Store(true)\n\tgo func() { select {} }()\n",
 		}},
@@ -35,8 +35,8 @@ var mutants = []mutant{
 		name: "never closes the body of a 5xx", store: "disk", grows: files.name,
 		edits: []overlay.Edit{{
 			File: "caddymodule/genesys/try.go",
-			Old:  "req := newRequest(ctx, r)",
-			New:  "req := newRequest(context.WithoutCancel(ctx), r)", // whose end would close it
+			Old:  "req := newRequest(ctx, r, n)",
+			New:  "req := newRequest(context.WithoutCancel(ctx), r, n)", // whose end would close it
 		}, {
 			File: "caddymodule/genesys/try.go",
 			Old:  "\tbody, err := readAnswer(resp, r.Method, p.MaxBody+1)\n",
@@ -50,7 +50,7 @@ var mutants = []mutant{
 			Old:  "const trust = 24 * time.Hour\n",
 			New:  "const trust = 24 * time.Hour\n\nvar every []*Outcome\n",
 		}, {
-			File: "caddymodule/idempotency/gate.go",
+			File: "caddymodule/idempotency/fly.go",
 			Old:  "\tout = told(rec, result)\n",
 			New:  "\tout = told(rec, result)\n\tg.mu.Lock()\n\tevery = append(every, out)\n\tg.mu.Unlock()\n",
 		}},
