@@ -12,7 +12,7 @@ func TestDataActionsGoDirectlyUnlessTheOptionsAskForMore(t *testing.T) {
 	for options, direct := range map[string]bool{
 		"":                           true,
 		"dial_timeout 1s":            true,
-		"keepalive_idle_conns 5":     false,
+		"keepalive_idle_conns 5":     true,
 		"versions 1.1":               true,
 		"versions h2c 2":             false,
 		"compression off":            true,
@@ -20,7 +20,7 @@ func TestDataActionsGoDirectlyUnlessTheOptionsAskForMore(t *testing.T) {
 		"max_response_header 1MiB":   true,
 		"read_timeout 1s":            false,
 		"write_timeout 1s":           false,
-		"response_header_timeout 1s": false,
+		"response_header_timeout 1s": true,
 		"max_conns_per_host 5":       false,
 		"keepalive off":              false,
 		"keepalive 5s":               true,

@@ -210,6 +210,21 @@ func TestNoMoreConnectionsAreKeptThanAllowed(t *testing.T) {
 	s.wantNoConn(t)
 }
 
+func TestNoMoreConnectionsToAllServersAreKeptThanAllowed(t *testing.T) {
+	servers := []*server{newServer(t), newServer(t)}
+	one := settings()
+	one.MaxIdleConns = 1
+	rt := newTransport(t, one)
+	kept, got := exchange(t, rt, servers[0], ok)
+	wantAnswer(t, got, 200, "{}")
+	tooMany, got := exchange(t, rt, servers[1], ok)
+	wantAnswer(t, got, 200, "{}")
+	tooMany.wantEnd()
+	again := begin(rt, post(t.Context(), servers[0].url, "{}"))
+	kept.answer(ok)
+	wantAnswer(t, <-again, 200, "{}")
+}
+
 func TestClosingClosesWhatIsIdleAndWhatBecomesSo(t *testing.T) {
 	s := newServer(t)
 	rt := newTransport(t, settings())

@@ -10,10 +10,12 @@ import (
 // next, so that those that are too many grow old.
 type pool struct {
 	most    int           // how many of one server
+	all     int           // how many of all servers; 0: no limit
 	timeout time.Duration // how long each
 
 	mu     sync.Mutex
 	conns  map[server][]*conn // guarded by mu; the longest idle first
+	count  int                // guarded by mu; of conns
 	timer  *time.Timer        // guarded by mu; has old ones closed; nil: there is none
 	closed bool               // guarded by mu
 }
@@ -40,6 +42,7 @@ func (p *pool) pop(to server) *conn {
 	c := conns[last]
 	conns[last] = nil
 	p.conns[to] = conns[:last]
+	p.count--
 	return c
 }
 
@@ -54,13 +57,14 @@ func (p *pool) put(c *conn) {
 func (p *pool) push(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || len(p.conns[c.to]) >= p.most {
+	if p.closed || len(p.conns[c.to]) >= p.most || p.all > 0 && p.count >= p.all {
 		return false
 	}
 	if p.conns == nil {
 		p.conns = make(map[server][]*conn)
 	}
 	p.conns[c.to] = append(p.conns[c.to], c)
+	p.count++
 	if p.timer == nil {
 		p.timer = time.AfterFunc(p.timeout, p.sweep)
 	}
@@ -79,6 +83,7 @@ func (p *pool) sweep() {
 			n++
 		}
 		old = append(old, conns[:n]...)
+		p.count -= n
 		rest := slices.Delete(conns, 0, n)
 		p.conns[to] = rest
 		if len(rest) > 0 {
@@ -106,7 +111,7 @@ func (p *pool) close() {
 	for _, conns := range p.conns {
 		all = append(all, conns...)
 	}
-	p.conns = nil
+	p.conns, p.count = nil, 0
 	p.mu.Unlock()
 	closeAll(all)
 }

@@ -52,16 +52,14 @@ func New(settings *http.Transport, next http.RoundTripper) *Transport {
 		s.DialContext == nil,
 		s.DialTLSContext != nil,
 		s.DisableKeepAlives,
-		s.MaxIdleConns > 0,
 		s.MaxConnsPerHost > 0,
 		s.MaxIdleConnsPerHost <= 0,
 		s.IdleConnTimeout <= 0,
-		s.ResponseHeaderTimeout > 0,
 		s.Protocols != nil && !s.Protocols.HTTP1():
 		return nil
 	}
 	t := &Transport{settings: s, next: next}
-	t.idle.most, t.idle.timeout = s.MaxIdleConnsPerHost, s.IdleConnTimeout
+	t.idle.most, t.idle.all, t.idle.timeout = s.MaxIdleConnsPerHost, s.MaxIdleConns, s.IdleConnTimeout
 	if !offersHTTP2(s) {
 		t.tls = cmp.Or(s.TLSClientConfig, &tls.Config{})
 	}
@@ -101,7 +99,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.receive(req, cmp.Or(t.settings.MaxResponseHeaderBytes, maxHeader))
+	resp, err := t.receive(c, req)
 	if err != nil {
 		_ = c.Close()
 		return nil, err
@@ -241,6 +239,28 @@ func Address(u *url.URL) string {
 		port = cmp.Or(u.Port(), "443")
 	}
 	return net.JoinHostPort(u.Hostname(), port)
+}
+
+// receive reads the header of the answer to req, in the time that the settings give
+// it.
+func (t *Transport) receive(c *conn, req *http.Request) (*http.Response, error) {
+	limit := cmp.Or(t.settings.MaxResponseHeaderBytes, maxHeader)
+	if t.settings.ResponseHeaderTimeout <= 0 {
+		return c.receive(req, limit)
+	}
+	until, ok := req.Context().Deadline()
+	soon := time.Now().Add(t.settings.ResponseHeaderTimeout)
+	if ok && until.Before(soon) {
+		soon = until
+	}
+	if err := c.SetReadDeadline(soon); err != nil {
+		return nil, err
+	}
+	resp, err := c.receive(req, limit)
+	if err == nil {
+		err = c.SetReadDeadline(until)
+	}
+	return resp, err
 }
 
 // receive reads the header of the answer to req, of up to limit bytes. Its body is

@@ -1,6 +1,7 @@
 package upstream_test
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -16,7 +17,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"genesys-sidecar/caddymodule/upstream"
@@ -251,6 +254,46 @@ func TestTheDeadlineOfTheContextEndsWhatIsUnderWay(t *testing.T) {
 	}
 }
 
+func TestAHeaderHasItsTimeAndABodyTheContexts(t *testing.T) {
+	const header, whole = time.Second, time.Minute
+	for what, c := range map[string]struct {
+		first, rest time.Duration // until the header has come, and the body
+		want        time.Duration // when it ends with an error; 0: it does not
+	}{
+		"both in time":    {header - 1, whole - header, 0},
+		"a late header":   {header + 1, 0, header},
+		"a late body":     {header - 1, whole, whole},
+		"nothing in time": {whole, whole, header},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var all sync.WaitGroup
+			defer all.Wait()
+			s := &http.Transport{
+				MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: header,
+				DialContext: func(context.Context, string, string) (net.Conn, error) {
+					client, server := net.Pipe()
+					all.Go(func() {
+						defer server.Close()
+						_, _ = http.ReadRequest(bufio.NewReader(server))
+						time.Sleep(c.first)
+						_, _ = io.WriteString(server, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+						time.Sleep(c.rest)
+						_, _ = io.WriteString(server, "{}")
+					})
+					return client, nil
+				},
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), whole)
+			defer cancel()
+			began := time.Now()
+			got := roundTrip(newTransport(t, s), post(ctx, "http://127.0.0.1", ""))
+			if took := time.Since(began); (got.err != nil) != (c.want > 0) || got.err != nil && took != c.want {
+				t.Errorf("%s: %+v after %v", what, got, took)
+			}
+		})
+	}
+}
+
 func TestWhatItDoesNotDoItLeavesToTheOther(t *testing.T) {
 	left := errors.New("left")
 	next := roundTripper(func(*http.Request) (*http.Response, error) { return nil, left })
@@ -302,11 +345,9 @@ func TestThereIsNoneForSettingsThatAskForMore(t *testing.T) {
 		"net/http's dialing":       func(s *http.Transport) { s.DialContext = nil },
 		"dialing TLS":              func(s *http.Transport) { s.DialTLSContext = s.DialContext },
 		"connections used once":    func(s *http.Transport) { s.DisableKeepAlives = true },
-		"a limit of idle ones":     func(s *http.Transport) { s.MaxIdleConns = 1 },
 		"a limit of connections":   func(s *http.Transport) { s.MaxConnsPerHost = 1 },
 		"idle ones kept for ever":  func(s *http.Transport) { s.IdleConnTimeout = 0 },
 		"as many as net/http says": func(s *http.Transport) { s.MaxIdleConnsPerHost = 0 },
-		"a limit for the header":   func(s *http.Transport) { s.ResponseHeaderTimeout = time.Second },
 		"HTTP/2 in the clear": func(s *http.Transport) {
 			s.Protocols = new(http.Protocols)
 			s.Protocols.SetUnencryptedHTTP2(true)
