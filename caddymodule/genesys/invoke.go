@@ -135,8 +135,9 @@ type Reply struct {
 }
 
 // Invoke sends r until its fate is known, or as far as sending it again could
-// not run it twice. It returns when ctx ends at the latest, and keeps nothing
-// of ctx but for Reply.Rest, whose reading ctx ends as well.
+// not run it twice. It returns at the deadline of ctx at the latest; while an attempt
+// is under way, its being cancelled is for the Transport to heed or not. It keeps
+// nothing of ctx but for Reply.Rest, whose reading ctx ends as well.
 func (i *Invoker) Invoke(ctx context.Context, r Request) Reply {
 	p := i.Policy.withDefaults()
 	deadline, ok := ctx.Deadline()
