@@ -74,8 +74,12 @@ type callLog struct {
 }
 
 const (
-	maxLines  = 1024
-	lineDelay = time.Millisecond
+	maxLines = 4096
+
+	// lineDelay is how long the first line waits for others. At some hundred calls a
+	// second each would else wake up a processor that has gone to sleep, or be in
+	// the way of the next call on one that has not.
+	lineDelay = 20 * time.Millisecond
 )
 
 var callLines = newCallLog()
