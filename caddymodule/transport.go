@@ -39,9 +39,8 @@ type Transport struct {
 	// The name of the organisation whose token it is. Default: the default one.
 	Organization string `json:"organization,omitempty"`
 
-	org    *organization
-	calls  http.RoundTripper   // for data actions
-	direct *upstream.Transport // is calls, where the options allow of that, else nil
+	org   *organization
+	calls http.RoundTripper // for data actions
 }
 
 // maxIdleConns is how many idle connections to the upstream are kept, where
@@ -135,8 +134,8 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		return err
 	}
 	t.calls = detached{t.HTTPTransport}
-	if t.direct = directTransport(t.HTTPTransport); t.direct != nil {
-		t.calls = t.direct
+	if direct := directTransport(t.HTTPTransport); direct != nil {
+		t.calls = direct
 	}
 	return nil
 }
@@ -152,8 +151,8 @@ func directTransport(h *reverseproxy.HTTPTransport) *upstream.Transport {
 
 // Cleanup closes the connections that nobody uses.
 func (t *Transport) Cleanup() error {
-	if t.direct != nil {
-		t.direct.CloseIdleConnections()
+	if direct, ok := t.calls.(*upstream.Transport); ok {
+		direct.CloseIdleConnections()
 	}
 	return t.HTTPTransport.Cleanup()
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // messages are requests as they are sent.
@@ -81,19 +83,12 @@ func userAgent(header http.Header) (agent string, ok bool) {
 	if len(values) == 0 {
 		return "", false
 	}
-	return values[0], !hasControl(values[0]) && strings.TrimSpace(values[0]) == values[0]
+	return values[0], httpguts.ValidHeaderFieldValue(values[0]) && strings.TrimSpace(values[0]) == values[0]
 }
 
-// isPlainHost tells whether host is written as it is.
+// isPlainHost tells whether host is written as it is: it has no zone to be left out.
 func isPlainHost(host string) bool {
-	for i := range len(host) {
-		switch c := host[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '-', c == ':':
-		default:
-			return false
-		}
-	}
-	return host != ""
+	return host != "" && httpguts.ValidHostHeader(host) && !strings.Contains(host, "%")
 }
 
 func hasControl(s string) bool {

@@ -15,7 +15,6 @@ type pool struct {
 
 	mu     sync.Mutex
 	conns  map[server][]*conn // guarded by mu; the longest idle first
-	count  int                // guarded by mu; of conns
 	timer  *time.Timer        // guarded by mu; has old ones closed; nil: there is none
 	closed bool               // guarded by mu
 }
@@ -42,7 +41,6 @@ func (p *pool) pop(to server) *conn {
 	c := conns[last]
 	conns[last] = nil
 	p.conns[to] = conns[:last]
-	p.count--
 	return c
 }
 
@@ -57,18 +55,24 @@ func (p *pool) put(c *conn) {
 func (p *pool) push(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || len(p.conns[c.to]) >= p.most || p.all > 0 && p.count >= p.all {
+	if p.closed || len(p.conns[c.to]) >= p.most || p.all > 0 && p.countLocked() >= p.all {
 		return false
 	}
 	if p.conns == nil {
 		p.conns = make(map[server][]*conn)
 	}
 	p.conns[c.to] = append(p.conns[c.to], c)
-	p.count++
 	if p.timer == nil {
 		p.timer = time.AfterFunc(p.timeout, p.sweep)
 	}
 	return true
+}
+
+func (p *pool) countLocked() (n int) {
+	for _, conns := range p.conns {
+		n += len(conns)
+	}
+	return n
 }
 
 // sweep closes the connections that have been idle for too long.
@@ -83,7 +87,6 @@ func (p *pool) sweep() {
 			n++
 		}
 		old = append(old, conns[:n]...)
-		p.count -= n
 		rest := slices.Delete(conns, 0, n)
 		p.conns[to] = rest
 		if len(rest) > 0 {
@@ -111,7 +114,7 @@ func (p *pool) close() {
 	for _, conns := range p.conns {
 		all = append(all, conns...)
 	}
-	p.conns, p.count = nil, 0
+	p.conns = nil
 	p.mu.Unlock()
 	closeAll(all)
 }

@@ -46,12 +46,13 @@ func recordKey(id idempotency.ID) []byte {
 
 // expiryKey sorts by time of expiry.
 func expiryKey(expires time.Time, id idempotency.ID) []byte {
-	key := append(make([]byte, 0, 1+store.SortableSize+len(id)), keyspaceExpiry)
-	return append(store.AppendSortable(key, expires), id[:]...)
+	return append(expiryPrefix(expires), id[:]...)
 }
 
-// expiryPrefix is where the records start that expire at t.
-func expiryPrefix(t time.Time) []byte { return store.AppendSortable([]byte{keyspaceExpiry}, t) }
+// expiryPrefix is where the records start that expire at t. It has room for an ID.
+func expiryPrefix(t time.Time) []byte {
+	return store.AppendSortable(append(make([]byte, 0, 1+store.PlaceSize), keyspaceExpiry), t)
+}
 
 func unsettledKey(adoption idempotency.AdoptionID, id idempotency.ID) []byte {
 	return append(unsettledPrefix(adoption), id[:]...)
