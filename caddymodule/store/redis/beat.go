@@ -125,7 +125,7 @@ func (s *Store) beat(client rueidis.Client) error {
 	}
 	sent := time.Now()
 	beat := evaluation{script: beatScript, key: s.processKey(process), args: []string{strconv.FormatInt(remembered.Milliseconds(), 10)}}
-	found, now, err := parseTimes(evaluate(ctx, client, []evaluation{beat})[0])
+	found, now, err := parseTimes(evaluate(ctx, client, beat))
 	if err != nil {
 		return because(ctx, err)
 	}
@@ -217,7 +217,7 @@ func (s *Store) Ping(ctx context.Context, p idempotency.Process) (bool, error) {
 		return false, err
 	}
 	publish := func(c rueidis.Client) rueidis.Completed {
-		return c.B().Publish().Channel(s.channel()).Message("p" + string(p[:])).Build()
+		return c.B().Publish().Channel(s.channel).Message("p" + string(p[:])).Build()
 	}
 	if _, err := s.do(ctx, publish); err != nil {
 		return false, fmt.Errorf("asking for a sign of life: %w", err)

@@ -61,7 +61,7 @@ func (s *Store) greet(ctx context.Context, client rueidis.Client) {
 	s.drops.mu.Unlock()
 	go func() {
 		for s.drops.waitsFor(greeting) {
-			_ = client.Do(ctx, client.B().Publish().Channel(s.channel()).Message("h"+greeting).Build()).Error()
+			_ = client.Do(ctx, client.B().Publish().Channel(s.channel).Message("h"+greeting).Build()).Error()
 			select {
 			case <-time.After(greetInterval):
 			case <-ctx.Done():
@@ -81,7 +81,7 @@ func (s *Store) OnDrop(drop func(id idempotency.ID, all bool)) {
 // Drop implements idempotency.SharedStore.
 func (s *Store) Drop(ctx context.Context, id idempotency.ID) error {
 	_, err := s.do(ctx, func(c rueidis.Client) rueidis.Completed {
-		return c.B().Publish().Channel(s.channel()).Message("d" + string(id[:])).Build()
+		return c.B().Publish().Channel(s.channel).Message("d" + string(id[:])).Build()
 	})
 	if err != nil {
 		return fmt.Errorf("telling other processes: %w", err)

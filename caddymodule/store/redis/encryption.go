@@ -137,7 +137,7 @@ func (l keyList) Listed(ctx context.Context) (ids []store.KeyID, err error) {
 // Note implements store.KeyList.
 func (l keyList) Note(ctx context.Context, id store.KeyID) error {
 	note := evaluation{script: noteKeyScript, key: l.key(), args: []string{id.String()}}
-	return evaluate(ctx, l.client, []evaluation{note})[0].Error()
+	return evaluate(ctx, l.client, note).Error()
 }
 
 // Drop implements store.KeyList.
@@ -146,7 +146,7 @@ func (l keyList) Drop(ctx context.Context, ids []store.KeyID) error {
 	for _, id := range ids {
 		args = append(args, id.String())
 	}
-	return evaluate(ctx, l.client, []evaluation{{script: dropKeysScript, key: l.key(), args: args}})[0].Error()
+	return evaluate(ctx, l.client, evaluation{script: dropKeysScript, key: l.key(), args: args}).Error()
 }
 
 // Uses implements store.KeyList. It goes through all records.

@@ -40,20 +40,19 @@ const (
 	headSize    = 75
 )
 
-// encode returns rec as it stands in Redis after its claim, encrypted with keys
-// but for the head.
-func encode(keys *store.Keyring, rec *idempotency.Record) string {
-	b := make([]byte, headSize, headSize+512)
-	b[0] = layoutVersion
-	b[unsettledAt], b[watchedAt] = '0', '0'
+// encode appends rec as it stands in Redis after its claim, encrypted with keys but
+// for the head.
+func encode(dst []byte, keys *store.Keyring, rec *idempotency.Record) []byte {
+	unsettled := byte('0')
 	if rec.Adoption != (idempotency.AdoptionID{}) {
-		b[unsettledAt] = '1'
+		unsettled = '1'
 	}
-	copy(b[attendantAt:], rec.Attendant[:])
-	copy(b[toldAt:], encodeTime(rec.Told))
-	copy(b[ownerAt:], rec.Owner[:])
-	copy(b[adoptionAt:], rec.Adoption[:])
-	return string(keys.Encode(b, rec))
+	dst = append(dst, layoutVersion, unsettled, '0') // nobody has watched it
+	dst = append(dst, rec.Attendant[:]...)
+	dst = encodeTime(dst, rec.Told)
+	dst = append(dst, rec.Owner[:]...)
+	dst = append(dst, rec.Adoption[:]...)
+	return keys.Encode(dst, rec)
 }
 
 // entry is a record as it stands in Redis. Where there is none, it is zero.
@@ -109,12 +108,13 @@ func withHead(rec *idempotency.Record, value []byte) (entry, error) {
 	return entry{rec, value[unsettledAt] == '1'}, nil
 }
 
-func encodeTime(t time.Time) []byte {
+// encodeTime appends a time, zero for none.
+func encodeTime(dst []byte, t time.Time) []byte {
 	var ns uint64
 	if !t.IsZero() {
 		ns = uint64(t.UnixNano())
 	}
-	return binary.BigEndian.AppendUint64(nil, ns)
+	return binary.BigEndian.AppendUint64(dst, ns)
 }
 
 func decodeTime(b []byte) time.Time {

@@ -182,33 +182,38 @@ type evaluation struct {
 	more   []string
 	args   []string
 
-	// Where it is set, this is sent in place of a script. It changes an index, of
-	// which nobody depends: its failure is nobody's.
-	index func(rueidis.Builder) rueidis.Completed
+	// Where there is no script, key is an index, into which args are put or from
+	// which they are taken. Nobody depends on an index: its failure is nobody's.
+	takes bool
 }
 
 // exec is do with a script, which others may have to precede, those that are of
-// indexes first. They are sent
-// together where one server has all keys, else those that precede are. The result
-// is that of the last; where that is no failure, but one before is, the error
-// wraps errAside.
+// indexes first. They are sent together where one server has all keys, else those
+// that precede are. The result is that of the last; where that is no failure, but one
+// before is, the error wraps errAside.
 func (s *Store) exec(ctx context.Context, evaluations ...evaluation) (rueidis.RedisResult, error) {
+	before, main := evaluations[:len(evaluations)-1], evaluations[len(evaluations)-1]
 	var aside error
 	result, err := s.twice(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
 		var results []rueidis.RedisResult
-		if before := len(evaluations) - 1; before > 0 && c.Mode() == rueidis.ClientModeCluster {
-			results = evaluate(ctx, c, evaluations[:before])
-			results = append(results, evaluate(ctx, c, evaluations[before:])...)
-		} else {
-			results = evaluate(ctx, c, evaluations)
+		var result rueidis.RedisResult
+		switch {
+		case len(before) == 0:
+			return evaluate(ctx, c, main)
+		case c.Mode() == rueidis.ClientModeCluster:
+			results = evaluateAll(ctx, c, before)
+			result = evaluate(ctx, c, main)
+		default:
+			results = evaluateAll(ctx, c, evaluations)
+			result = results[len(before)]
 		}
 		aside = nil
-		for i, r := range results[:len(results)-1] {
-			if isFailure(r) && evaluations[i].index == nil {
-				aside = r.Error()
+		for i, e := range before {
+			if e.script != nil && isFailure(results[i]) {
+				aside = results[i].Error()
 			}
 		}
-		return results[len(results)-1]
+		return result
 	})
 	if err == nil && aside != nil {
 		err = fmt.Errorf("%w: %s", errAside, aside.Error())
@@ -222,8 +227,10 @@ func (s *Store) execDurably(ctx context.Context, evaluations ...evaluation) (rue
 	if s.options.WaitReplicas == 0 {
 		return s.exec(ctx, evaluations...)
 	}
-	before, main := evaluations[:len(evaluations)-1], evaluations[len(evaluations)-1]
-	if n := len(before); n > 0 && before[n-1].index == nil {
+	// (Copied, since who dedicates a connection keeps what is sent on it, which
+	// would keep that of exec as well.)
+	before, main := slices.Clone(evaluations[:len(evaluations)-1]), evaluations[len(evaluations)-1]
+	if n := len(before); n > 0 && before[n-1].script != nil {
 		if result, err := s.exec(ctx, before...); err != nil {
 			return result, err
 		}
@@ -256,14 +263,14 @@ func (s *Store) execDurably(ctx context.Context, evaluations ...evaluation) (rue
 // replicas, on one connection: WAIT is about what was written on its own.
 func (s *Store) evaluateAndWait(ctx context.Context, c rueidis.Client, indexes []evaluation, e evaluation) (result, wait rueidis.RedisResult) {
 	if len(indexes) > 0 && c.Mode() == rueidis.ClientModeCluster {
-		evaluate(ctx, c, indexes)
+		evaluateAll(ctx, c, indexes)
 		indexes = nil
 	}
 	err := c.Dedicated(func(d rueidis.DedicatedClient) error {
 		send := func(script rueidis.Completed) {
 			var commands []rueidis.Completed
 			for _, i := range indexes {
-				commands = append(commands, i.index(d.B()))
+				commands = append(commands, i.byDigest(d.B()))
 			}
 			results := d.DoMulti(ctx, append(commands, script,
 				d.B().Wait().Numreplicas(int64(s.options.WaitReplicas)).Timeout(s.options.WaitTimeout.Milliseconds()).Build())...)
@@ -286,25 +293,42 @@ func (s *Store) evaluateAndWait(ctx context.Context, c rueidis.Client, indexes [
 }
 
 func (e evaluation) byDigest(b rueidis.Builder) rueidis.Completed {
-	if e.index != nil {
-		return e.index(b)
+	if e.script == nil {
+		return e.ofIndex(b)
 	}
 	return b.Evalsha().Sha1(e.script.sha1).Numkeys(int64(1 + len(e.more))).Key(e.key).Key(e.more...).Arg(e.args...).Build()
 }
 
 func (e evaluation) byText(b rueidis.Builder) rueidis.Completed {
-	if e.index != nil {
-		return e.index(b)
+	if e.script == nil {
+		return e.ofIndex(b)
 	}
 	return b.Eval().Script(e.script.text).Numkeys(int64(1 + len(e.more))).Key(e.key).Key(e.more...).Arg(e.args...).Build()
 }
 
-// evaluate has Redis run scripts, by their digests if Redis knows them all.
-func evaluate(ctx context.Context, c rueidis.Client, evaluations []evaluation) []rueidis.RedisResult {
+func (e evaluation) ofIndex(b rueidis.Builder) rueidis.Completed {
+	if e.takes {
+		return b.Zrem().Key(e.key).Member(e.args...).Build()
+	}
+	put := b.Zadd().Key(e.key).ScoreMember()
+	for _, member := range e.args {
+		put = put.ScoreMember(0, member)
+	}
+	return put.Build()
+}
+
+// evaluate has Redis run a script, by its digest if Redis knows that.
+func evaluate(ctx context.Context, c rueidis.Client, e evaluation) rueidis.RedisResult {
+	result := c.Do(ctx, e.byDigest(c.B()))
+	if isKind(result.Error(), "NOSCRIPT") {
+		return c.Do(ctx, e.byText(c.B()))
+	}
+	return result
+}
+
+// evaluateAll is evaluate with several, which are sent together.
+func evaluateAll(ctx context.Context, c rueidis.Client, evaluations []evaluation) []rueidis.RedisResult {
 	send := func(build func(evaluation, rueidis.Builder) rueidis.Completed) []rueidis.RedisResult {
-		if len(evaluations) == 1 {
-			return []rueidis.RedisResult{c.Do(ctx, build(evaluations[0], c.B()))}
-		}
 		commands := make([]rueidis.Completed, len(evaluations))
 		for i, e := range evaluations {
 			commands[i] = build(e, c.B())
@@ -337,7 +361,7 @@ func (s *Store) twice(ctx context.Context, send func(context.Context, rueidis.Cl
 		if err != nil {
 			return result, unlessSent(again, err)
 		}
-		timed, cancel := context.WithTimeoutCause(ctx, s.options.CommandTimeout+s.options.WaitTimeout, errTimeout)
+		timed, cancel := s.timeouts.Within(ctx)
 		result = send(timed, client)
 		err = result.Error()
 		if err != nil && timed.Err() != nil && ctx.Err() == nil {

@@ -32,9 +32,9 @@ const (
 // List implements idempotency.Lister. Its records have no bodies. It knows nothing
 // of records that a version without listings has claimed and finished.
 func (s *Store) List(ctx context.Context, q idempotency.Query) (idempotency.Listing, error) {
-	index := placesAll
+	index := s.indexes.all
 	if store.ButDone(q) {
-		index = placesOpen
+		index = s.indexes.open
 	}
 	page := store.NewPage(q)
 	for {
@@ -51,7 +51,7 @@ func (s *Store) List(ctx context.Context, q idempotency.Query) (idempotency.List
 			if !ok {
 				return idempotency.Listing{}, errors.New("listing records: something else is in the index")
 			}
-			if rec != nil && place(store.PositionOf(rec)) != places[i] {
+			if rec != nil && placeAt(store.PositionOf(rec)).String() != places[i] {
 				rec = nil // it is elsewhere
 			}
 			if !page.Look(at, rec) {
@@ -69,7 +69,7 @@ func (s *Store) Tally(ctx context.Context) (map[idempotency.State]int, error) {
 	tally := make(map[idempotency.State]int)
 	var last idempotency.Position
 	for {
-		places, err := s.placesAfter(ctx, placesOpen, last, listBatch)
+		places, err := s.placesAfter(ctx, s.indexes.open, last, listBatch)
 		if err != nil {
 			return nil, fmt.Errorf("counting records: %w", err)
 		}
@@ -81,7 +81,7 @@ func (s *Store) Tally(ctx context.Context) (map[idempotency.State]int, error) {
 			return nil, fmt.Errorf("counting records: %w", err)
 		}
 		for i, rec := range recs {
-			if rec != nil && rec.State != idempotency.Done && place(store.PositionOf(rec)) == places[i] {
+			if rec != nil && rec.State != idempotency.Done && placeAt(store.PositionOf(rec)).String() == places[i] {
 				tally[rec.State]++
 			}
 		}
@@ -93,10 +93,10 @@ func (s *Store) Tally(ctx context.Context) (map[idempotency.State]int, error) {
 func (s *Store) placesAfter(ctx context.Context, index string, p idempotency.Position, n int) ([]string, error) {
 	start := "+"
 	if !p.IsZero() {
-		start = "(" + place(p)
+		start = "(" + placeAt(p).String()
 	}
 	result, err := s.do(ctx, func(c rueidis.Client) rueidis.Completed {
-		return c.B().Zrange().Key(s.placesKey(index)).Min(start).Max("-").Bylex().Rev().Limit(0, int64(n)).Build()
+		return c.B().Zrange().Key(index).Min(start).Max("-").Bylex().Rev().Limit(0, int64(n)).Build()
 	})
 	if err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ const (
 // sweepIndexes removes now and then what is in the indexes of records that are
 // gone, until ctx ends. Records that expire take no leave.
 func (s *Store) sweepIndexes(ctx context.Context) {
-	next := map[string]string{placesAll: "-", placesOpen: "-"}
+	next := map[string]string{s.indexes.all: "-", s.indexes.open: "-"}
 	for {
 		select {
 		case <-ctx.Done():
@@ -235,7 +235,7 @@ func (s *Store) sweep(ctx context.Context, index, after string) (string, error) 
 // and removes those where nobody is. It returns the last.
 func (s *Store) sweepFrom(ctx context.Context, index, from string) (last string, looked, removed int, err error) {
 	result, err := s.do(ctx, func(c rueidis.Client) rueidis.Completed {
-		return c.B().Zrange().Key(s.placesKey(index)).Min(from).Max("+").Bylex().Limit(0, sweepBatch).Build()
+		return c.B().Zrange().Key(index).Min(from).Max("+").Bylex().Limit(0, sweepBatch).Build()
 	})
 	if err != nil {
 		return from, 0, 0, err
@@ -256,13 +256,13 @@ func (s *Store) sweepFrom(ctx context.Context, index, from string) (last string,
 	}
 	var empty []string
 	for k, i := range old {
-		if !isAt(values[k], places[i], index == placesOpen) {
+		if !isAt(values[k], places[i], index == s.indexes.open) {
 			empty = append(empty, places[i])
 		}
 	}
 	if len(empty) > 0 {
 		_, err = s.do(ctx, func(c rueidis.Client) rueidis.Completed {
-			return c.B().Zrem().Key(s.placesKey(index)).Member(empty...).Build()
+			return c.B().Zrem().Key(index).Member(empty...).Build()
 		})
 	}
 	return "(" + places[len(places)-1], len(places), len(empty), err
@@ -280,5 +280,5 @@ func isAt(value []byte, at string, open bool) bool {
 	}
 	now, ok := placeOf(value)
 	done := len(value) > headSize+1 && idempotency.State(value[headSize+1]) == idempotency.Done
-	return !ok || now == at && (!open || !done)
+	return !ok || now.String() == at && (!open || !done)
 }

@@ -33,7 +33,7 @@ func openAlone(t *testing.T, now func() time.Time) *Store {
 func members(t *testing.T, s *Store, index string) []string {
 	t.Helper()
 	result, err := s.do(t.Context(), func(c rueidis.Client) rueidis.Completed {
-		return c.B().Zrange().Key(s.placesKey(index)).Min("0").Max("-1").Build()
+		return c.B().Zrange().Key(index).Min("0").Max("-1").Build()
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func mustClaim(t *testing.T, s *Store, rec *idempotency.Record) {
 
 func placesOf(recs ...*idempotency.Record) (places []string) {
 	for _, rec := range recs {
-		places = append(places, place(store.PositionOf(rec)))
+		places = append(places, placeAt(store.PositionOf(rec)).String())
 	}
 	return places
 }
@@ -89,14 +89,14 @@ func TestASweepRemovesThePlacesWhereNobodyIs(t *testing.T) {
 	for i := range many {
 		many[i] = recordAt(fmt.Sprint("gone", i), long.Add(-time.Duration(i)))
 	}
-	for _, index := range []string{placesAll, placesOpen} {
+	for _, index := range []string{s.indexes.all, s.indexes.open} {
 		for _, p := range placesOf(append(many, moved, ended, young)...) {
-			s.evaluateIndex(t, s.place(index, p))
+			s.evaluateIndex(t, evaluation{key: index, args: []string{p}})
 		}
 	}
 	for index, want := range map[string][]string{
-		placesAll:  placesOf(open, ended, young),
-		placesOpen: placesOf(open, young),
+		s.indexes.all:  placesOf(open, ended, young),
+		s.indexes.open: placesOf(open, young),
 	} {
 		if _, err := s.sweep(t.Context(), index, "-"); err != nil {
 			t.Fatal(err)
@@ -109,7 +109,7 @@ func TestASweepRemovesThePlacesWhereNobodyIs(t *testing.T) {
 
 func (s *Store) evaluateIndex(t *testing.T, e evaluation) {
 	t.Helper()
-	if _, err := s.do(t.Context(), func(c rueidis.Client) rueidis.Completed { return e.index(c.B()) }); err != nil {
+	if _, err := s.do(t.Context(), func(c rueidis.Client) rueidis.Completed { return e.ofIndex(c.B()) }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -139,10 +139,10 @@ func TestWhatWasRefusedReleasedOrDoneLeavesTheIndexesSoon(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.tidy(t.Context(), client) // as a beat does
-	if got, want := members(t, s, placesAll), placesOf(first, other); !slices.Equal(got, want) {
+	if got, want := members(t, s, s.indexes.all), placesOf(first, other); !slices.Equal(got, want) {
 		t.Errorf("there are %d places, want %d", len(got), len(want))
 	}
-	if got, want := members(t, s, placesOpen), placesOf(other); !slices.Equal(got, want) {
+	if got, want := members(t, s, s.indexes.open), placesOf(other); !slices.Equal(got, want) {
 		t.Errorf("there are %d places of open calls, want %d", len(got), len(want))
 	}
 }
@@ -151,8 +151,8 @@ func TestWhatWasRefusedReleasedOrDoneLeavesTheIndexesSoon(t *testing.T) {
 func TestAClaimComesAfterItsPlaces(t *testing.T) {
 	s := openAlone(t, nil)
 	rec := recordAt("a", time.Now())
-	all := s.placed(rec, s.listed(listScript, rec, s.claim(rec, idempotency.Owner{}, "")))
-	if len(all) != 3 || all[0].index == nil || all[1].index == nil || all[2].script != claimScript {
+	all := s.claim(nil, listScript, rec, idempotency.Owner{}, "")
+	if len(all) != 3 || all[0].script != nil || all[1].script != nil || all[2].script != claimScript {
 		t.Errorf("got %+v", all)
 	}
 }
@@ -167,11 +167,11 @@ func TestThePlaceOfARecordIsToldWithoutItsKey(t *testing.T) {
 		rec := sample()
 		rec.Finished = time.Now()
 		rec.Answer = &idempotency.Answer{Status: 200, Body: make([]byte, 1000)}
-		value := encode(keys, rec)[:fewBytes]
-		if got, ok := placeOf([]byte(value)); !ok || got != place(store.PositionOf(rec)) {
+		value := encode(nil, keys, rec)[:fewBytes]
+		if got, ok := placeOf(value); !ok || got != placeAt(store.PositionOf(rec)) {
 			t.Errorf("with keys %v: got %x, %t", keys, got, ok)
 		}
-		if !isAt([]byte(value), place(store.PositionOf(rec)), true) {
+		if !isAt(value, placeAt(store.PositionOf(rec)).String(), true) {
 			t.Errorf("with keys %v, it is taken for gone", keys)
 		}
 	}
@@ -183,7 +183,7 @@ func TestAListingTakesNoRecordThatWasMovedForAnother(t *testing.T) {
 	mustClaim(t, s, a)
 	mustClaim(t, s, b)
 	_, err := s.do(t.Context(), func(c rueidis.Client) rueidis.Completed {
-		return c.B().Set().Key(s.recordKey(a.ID)).Value(encode(nil, b)).Build()
+		return c.B().Set().Key(s.recordKey(a.ID)).Value(string(encode(nil, nil, b))).Build()
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -76,21 +76,19 @@ func wake(c chan struct{}) {
 func (s *Store) Watch(ctx context.Context, id idempotency.ID) (<-chan struct{}, func(), error) {
 	c := s.watches.add(id)
 	stop := func() { s.watches.remove(id, c) }
-	if _, err := s.exec(ctx, evaluation{script: watchScript, key: s.recordKey(id), args: nil}); err != nil {
+	if _, err := s.exec(ctx, s.argumentsFor(id).evaluation(watchScript)); err != nil {
 		stop()
 		return nil, nil, fmt.Errorf("watching record: %w", err)
 	}
 	return c, stop, nil
 }
 
-func (s *Store) channel() string { return s.options.Prefix + "news" }
-
 // listen takes in what client hears until ctx ends.
 func (s *Store) listen(ctx context.Context, client rueidis.Client) {
 	said := false
 	for ctx.Err() == nil {
 		s.greet(ctx, client)
-		err := client.Receive(ctx, client.B().Subscribe().Channel(s.channel()).Build(), s.hear)
+		err := client.Receive(ctx, client.B().Subscribe().Channel(s.channel).Build(), s.hear)
 		if ctx.Err() != nil {
 			return
 		}

@@ -58,7 +58,7 @@ func (s *Store) leaveParts(client rueidis.Client) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.options.CommandTimeout)
 	defer cancel()
 	leave := evaluation{script: leavePartsScript, key: s.queueKey("l"), args: []string{hex.EncodeToString(s.self[:])}}
-	if err := evaluate(ctx, client, []evaluation{leave})[0].Error(); err != nil {
+	if err := evaluate(ctx, client, leave).Error(); err != nil {
 		s.log.Debug("giving back parts of the backlog", slog.Any("error", err))
 	}
 }

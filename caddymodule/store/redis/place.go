@@ -19,17 +19,20 @@ import (
 // first; so what was claimed is found, whoever is killed then. A set may hold more:
 // places of claims that were refused, and of records that are gone or elsewhere by
 // now. Who finds one passes over it.
-const (
-	placesAll  = "t"
-	placesOpen = "o"
-)
+type indexes struct{ all, open string } // their keys
 
-func (s *Store) placesKey(index string) string { return s.options.Prefix + index }
+func indexesOf(prefix string) indexes { return indexes{all: prefix + "t", open: prefix + "o"} }
 
-// place returns the member for a record at at.
-func place(at idempotency.Position) string {
-	return string(store.AppendPlace(make([]byte, 0, store.PlaceSize), at))
+// place is a member of an index.
+type place [store.PlaceSize]byte
+
+// placeAt returns the place of a record at at.
+func placeAt(at idempotency.Position) (p place) {
+	store.AppendPlace(p[:0], at)
+	return p
 }
+
+func (p place) String() string { return string(p[:]) }
 
 // positionOf returns the position that a member is the place of.
 func positionOf(place string) (at idempotency.Position, ok bool) {
@@ -37,48 +40,49 @@ func positionOf(place string) (at idempotency.Position, ok bool) {
 }
 
 // placeOf returns the place of the record that value begins with.
-func placeOf(value []byte) (string, bool) {
+func placeOf(value []byte) (place, bool) {
 	rec, _, err := store.DecodeTimes(value[headSize:])
 	if err != nil || rec == nil {
-		return "", false
+		return place{}, false
 	}
-	return place(store.PositionOf(rec)), true
+	return placeAt(store.PositionOf(rec)), true
 }
 
-// placed returns what puts rec, which is about to be claimed, into the indexes,
-// and then main. It takes out of them what was left over.
-func (s *Store) placed(rec *idempotency.Record, main []evaluation) []evaluation {
-	at := place(store.PositionOf(rec))
+// placed appends what puts a record that is about to be claimed into the indexes, and
+// takes out of them what was left over. member is its place, as put has it.
+func (s *Store) placed(evaluations []evaluation, at place, member []string) []evaluation {
 	s.places.claiming(at)
-	evaluations := make([]evaluation, 0, 4+len(main))
-	evaluations = append(evaluations, s.unplaced(leastLeftovers)...)
-	evaluations = append(evaluations, s.place(placesOpen, at), s.place(placesAll, at))
-	return append(evaluations, main...)
+	evaluations = s.unplaced(evaluations, leastLeftovers)
+	return s.put(evaluations, member, true)
 }
 
-// replaced returns what puts rec, which is about to be finished, into the indexes,
-// unless it is there since its claim, and then main.
-func (s *Store) replaced(rec *idempotency.Record, main []evaluation) []evaluation {
-	at := place(store.PositionOf(rec))
+// replaced appends what puts rec, which is about to be finished, into the indexes,
+// unless it is there since its claim.
+func (s *Store) replaced(evaluations []evaluation, rec *idempotency.Record) []evaluation {
+	at := placeAt(store.PositionOf(rec))
 	if s.places.finishing(at) {
-		return main
+		return evaluations
 	}
-	evaluations := []evaluation{s.place(placesAll, at)}
-	if rec.State != idempotency.Done {
-		evaluations = append(evaluations, s.place(placesOpen, at))
-	}
-	return append(evaluations, main...)
+	return s.put(evaluations, []string{at.String()}, rec.State != idempotency.Done)
 }
 
-// unplaced returns what takes leftovers out of the indexes, if there are least of
+// put appends what puts one place into the indexes.
+func (s *Store) put(evaluations []evaluation, member []string, open bool) []evaluation {
+	if open {
+		evaluations = append(evaluations, evaluation{key: s.indexes.open, args: member})
+	}
+	return append(evaluations, evaluation{key: s.indexes.all, args: member})
+}
+
+// unplaced appends what takes leftovers out of the indexes, if there are least of
 // them.
-func (s *Store) unplaced(least int) (evaluations []evaluation) {
+func (s *Store) unplaced(evaluations []evaluation, least int) []evaluation {
 	all, open := s.places.take(least)
 	if len(open) > 0 {
-		evaluations = append(evaluations, s.unplace(placesOpen, open))
+		evaluations = append(evaluations, evaluation{key: s.indexes.open, args: open, takes: true})
 	}
 	if len(all) > 0 {
-		evaluations = append(evaluations, s.unplace(placesAll, all))
+		evaluations = append(evaluations, evaluation{key: s.indexes.all, args: all, takes: true})
 	}
 	return evaluations
 }
@@ -86,28 +90,16 @@ func (s *Store) unplaced(least int) (evaluations []evaluation) {
 // tidy takes out of the indexes what is left over.
 func (s *Store) tidy(ctx context.Context, client rueidis.Client) {
 	for {
-		evaluations := s.unplaced(1)
+		evaluations := s.unplaced(nil, 1)
 		if len(evaluations) == 0 {
 			return
 		}
-		for _, r := range evaluate(ctx, client, evaluations) {
+		for _, r := range evaluateAll(ctx, client, evaluations) {
 			if r.Error() != nil {
 				return
 			}
 		}
 	}
-}
-
-func (s *Store) place(index, at string) evaluation {
-	return evaluation{index: func(b rueidis.Builder) rueidis.Completed {
-		return b.Zadd().Key(s.placesKey(index)).ScoreMember().ScoreMember(0, at).Build()
-	}}
-}
-
-func (s *Store) unplace(index string, places []string) evaluation {
-	return evaluation{index: func(b rueidis.Builder) rueidis.Completed {
-		return b.Zrem().Key(s.placesKey(index)).Member(places...).Build()
-	}}
 }
 
 // tidySoon is tidy, within the time of a command.
@@ -123,8 +115,8 @@ func (s *Store) misplaced(rec, standing *idempotency.Record) {
 	if standing == nil {
 		return
 	}
-	at := place(store.PositionOf(rec))
-	if both := at != place(store.PositionOf(standing)); both || standing.State == idempotency.Done {
+	at := placeAt(store.PositionOf(rec))
+	if both := at != placeAt(store.PositionOf(standing)); both || standing.State == idempotency.Done {
 		s.places.leave(at, both)
 	}
 }
@@ -132,7 +124,7 @@ func (s *Store) misplaced(rec, standing *idempotency.Record) {
 // refused takes rec out of the indexes at once, which was not claimed: where Redis
 // is full, it must not be filled by what it refuses.
 func (s *Store) refused(ctx context.Context, rec *idempotency.Record) {
-	s.places.leave(place(store.PositionOf(rec)), true)
+	s.places.leave(placeAt(store.PositionOf(rec)), true)
 	client, err := s.link.get()
 	if err != nil {
 		return
@@ -148,8 +140,8 @@ func (s *Store) refused(ctx context.Context, rec *idempotency.Record) {
 // their way. What is forgotten here, a sweep of the indexes finds.
 type places struct {
 	mu      sync.Mutex
-	claimed map[string]struct{} // guarded by mu; those that were put in by a claim
-	left    map[string]bool     // guarded by mu; to be taken out: of both indexes, else of those that are not done
+	claimed map[place]struct{} // guarded by mu; those that were put in by a claim
+	left    map[place]bool     // guarded by mu; to be taken out: of both indexes, else of those that are not done
 }
 
 const (
@@ -158,11 +150,11 @@ const (
 	mostLeftovers  = 64     // in a command
 )
 
-func (p *places) claiming(at string) {
+func (p *places) claiming(at place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.claimed == nil {
-		p.claimed = make(map[string]struct{})
+		p.claimed = make(map[place]struct{})
 	}
 	delete(p.left, at)
 	if len(p.claimed) >= maxPlaces {
@@ -172,7 +164,7 @@ func (p *places) claiming(at string) {
 }
 
 // finishing tells whether who is being finished is in the indexes.
-func (p *places) finishing(at string) bool {
+func (p *places) finishing(at place) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, in := p.claimed[at]
@@ -182,16 +174,16 @@ func (p *places) finishing(at string) bool {
 
 // leave notes, once that is so in Redis, that a place is to be taken out, of both indexes or only of those
 // that are not done.
-func (p *places) leave(at string, both bool) {
+func (p *places) leave(at place, both bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.claimed, at)
 	p.leaveLocked(at, both)
 }
 
-func (p *places) leaveLocked(at string, both bool) {
+func (p *places) leaveLocked(at place, both bool) {
 	if p.left == nil {
-		p.left = make(map[string]bool)
+		p.left = make(map[place]bool)
 	}
 	if len(p.left) < maxPlaces {
 		p.left[at] = both
@@ -210,9 +202,10 @@ func (p *places) take(least int) (all, open []string) {
 			break
 		}
 		delete(p.left, at)
-		open = append(open, at)
+		member := at.String()
+		open = append(open, member)
 		if both {
-			all = append(all, at)
+			all = append(all, member)
 		}
 	}
 	return all, open

@@ -108,7 +108,7 @@ func (s *Store) putTicket(ctx context.Context, part idempotency.Part, rec *idemp
 	result, err := s.execDurably(ctx, evaluation{
 		script: enqueueScript, key: s.queueKey(string(part)), more: []string{s.queueKey("n")}, args: []string{
 			strconv.Itoa(max(bounds.Calls, 0)), strconv.FormatInt(max(bounds.Bytes, 0), 10),
-			string(rec.ID[:]) + string(d.Lane[:]), string(encodeTime(d.Since.Truncate(time.Millisecond))), strconv.FormatInt(d.Size(), 10),
+			string(rec.ID[:]) + string(d.Lane[:]), string(encodeTime(nil, d.Since.Truncate(time.Millisecond))), strconv.FormatInt(d.Size(), 10),
 		},
 	})
 	tooFew := errors.Is(err, errTooFewReplicas)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"genesys-sidecar/caddymodule/deadline"
 	"genesys-sidecar/caddymodule/idempotency"
 	"genesys-sidecar/caddymodule/store"
 )
@@ -22,15 +23,18 @@ var errClosed = errors.New("the store is closed")
 // While Redis does not answer, every method returns an error at once; that ends
 // by itself.
 type Store struct {
-	options Options
-	log     *slog.Logger
-	link    link
-	pulse   pulse
-	watches watches
-	drops   drops
-	keys    store.Keys
+	options  Options
+	log      *slog.Logger
+	channel  string           // of news
+	timeouts *deadline.Shared // of commands
+	link     link
+	pulse    pulse
+	watches  watches
+	drops    drops
+	keys     store.Keys
 
-	places places
+	places  places
+	indexes indexes
 
 	self    idempotency.Process // who this is in what processes divide among themselves
 	budgets budgets
@@ -64,12 +68,15 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("opening store: a lease of %v is too short; 100ms is the least", o.Lease)
 	}
 	s := &Store{
-		options: o,
-		log:     o.Logger,
-		self:    idempotency.NewProcess(),
-		poked:   make(chan struct{}, 1),
-		closing: make(chan struct{}),
-		stopped: make(chan struct{}),
+		options:  o,
+		log:      o.Logger,
+		channel:  o.Prefix + "news",
+		indexes:  indexesOf(o.Prefix),
+		timeouts: deadline.NewShared(o.CommandTimeout + o.WaitTimeout),
+		self:     idempotency.NewProcess(),
+		poked:    make(chan struct{}, 1),
+		closing:  make(chan struct{}),
+		stopped:  make(chan struct{}),
 	}
 	s.keys.Set(o.Keyring)
 	s.close = sync.OnceFunc(func() { close(s.closing) })
@@ -122,7 +129,8 @@ func (s *Store) Claim(ctx context.Context, rec *idempotency.Record, over idempot
 func (s *Store) claimAndTell(ctx context.Context, rec *idempotency.Record, over idempotency.Owner, news string) (*idempotency.Record, error) {
 	s.writing.RLock()
 	defer s.writing.RUnlock()
-	result, err := s.execDurably(ctx, s.placed(rec, s.listed(listScript, rec, s.claim(rec, over, news)))...)
+	var room [6]evaluation
+	result, err := s.execDurably(ctx, s.claim(room[:0], listScript, rec, over, news)...)
 	incomplete := errors.Is(err, errTooFewReplicas) || errors.Is(err, errAside)
 	switch {
 	case errors.Is(err, errNotSent):
@@ -150,7 +158,7 @@ func (s *Store) claimAndTell(ctx context.Context, rec *idempotency.Record, over 
 func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotency.Record, error) {
 	s.writing.RLock()
 	defer s.writing.RUnlock()
-	result, err := s.exec(ctx, s.placed(rec, s.listed(listAlwaysScript, rec, s.claim(rec, idempotency.Owner{}, "")))...)
+	result, err := s.exec(ctx, s.claim(nil, listAlwaysScript, rec, idempotency.Owner{}, "")...)
 	if err != nil {
 		return nil, fmt.Errorf("renewing claim: %w", err)
 	}
@@ -162,15 +170,22 @@ func (s *Store) Renew(ctx context.Context, rec *idempotency.Record) (*idempotenc
 	return standing.Record, nil
 }
 
-func (s *Store) claim(rec *idempotency.Record, over idempotency.Owner, news string) evaluation {
+// claim appends what puts rec where it is looked for, and then what claims it.
+func (s *Store) claim(evaluations []evaluation, list *script, rec *idempotency.Record, over idempotency.Owner, news string) []evaluation {
 	takesOver := ""
 	if rec.Deferred != nil {
 		takesOver = "1"
 	}
-	return evaluation{script: claimScript, key: s.recordKey(rec.ID), args: []string{
-		encode(s.keys.Ring(), rec), s.ttl(rec), string(rec.Owner[:]), string(over[:]), s.channel(), string(rec.ID[:]),
-		strconv.FormatInt(s.pulse.remoteMillis(time.Now().Add(latestClaim)), 10), news, takesOver,
-	}}
+	at := placeAt(store.PositionOf(rec))
+	parts := s.argumentsFor(rec.ID).
+		record(s.keys.Ring(), rec).number(s.ttl(rec)).bytes(rec.Owner[:]).bytes(over[:]).
+		string(s.channel).bytes(rec.ID[:]).
+		number(s.pulse.remoteMillis(time.Now().Add(latestClaim))).string(news).string(takesOver).
+		bytes(at[:]).cut()
+	last := len(parts) - 1
+	evaluations = s.placed(evaluations, at, parts[last:])
+	evaluations = s.listed(evaluations, list, rec)
+	return append(evaluations, evaluation{script: claimScript, key: parts[0], args: parts[1:last]})
 }
 
 // latestClaim is when a claim is no longer made that was under way, less than
@@ -181,10 +196,13 @@ const latestClaim = idempotency.ClaimGrace - time.Second
 func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 	s.writing.RLock()
 	defer s.writing.RUnlock()
-	finish := evaluation{script: finishScript, key: s.recordKey(rec.ID), args: []string{
-		encode(s.keys.Ring(), rec), s.ttl(rec), string(rec.Owner[:]), s.channel(), string(rec.ID[:]),
-	}}
-	result, err := s.execDurably(ctx, s.replaced(rec, s.listed(listAlwaysScript, rec, finish))...) // it may live longer now
+	var room [4]evaluation
+	evaluations := s.replaced(room[:0], rec)
+	evaluations = s.listed(evaluations, listAlwaysScript, rec) // it may live longer now
+	finish := s.argumentsFor(rec.ID).
+		record(s.keys.Ring(), rec).number(s.ttl(rec)).bytes(rec.Owner[:]).string(s.channel).bytes(rec.ID[:]).
+		evaluation(finishScript)
+	result, err := s.execDurably(ctx, append(evaluations, finish)...)
 	if err != nil {
 		return fmt.Errorf("finishing record: %w", err)
 	}
@@ -196,7 +214,7 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 		return fmt.Errorf("finishing record: %w", idempotency.ErrNotOwner)
 	}
 	if rec.State == idempotency.Done {
-		s.places.leave(place(store.PositionOf(rec)), false)
+		s.places.leave(placeAt(store.PositionOf(rec)), false)
 	}
 	return nil
 }
@@ -204,9 +222,9 @@ func (s *Store) Finish(ctx context.Context, rec *idempotency.Record) error {
 // Release implements idempotency.Store. It waits for no replica: a claim that
 // comes back when Redis fails over blocks its key, but runs nothing.
 func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotency.Owner) error {
-	result, err := s.exec(ctx, evaluation{script: releaseScript, key: s.recordKey(id), args: []string{
-		string(owner[:]), s.channel(), string(id[:]), strconv.FormatInt(idempotency.ClaimGrace.Milliseconds(), 10),
-	}})
+	result, err := s.exec(ctx, s.argumentsFor(id).
+		bytes(owner[:]).string(s.channel).bytes(id[:]).number(idempotency.ClaimGrace.Milliseconds()).
+		evaluation(releaseScript))
 	if err != nil {
 		return fmt.Errorf("releasing record: %w", err)
 	}
@@ -231,7 +249,7 @@ func (s *Store) Release(ctx context.Context, id idempotency.ID, owner idempotenc
 
 // Settle implements idempotency.Store.
 func (s *Store) Settle(ctx context.Context, id idempotency.ID, owner idempotency.Owner) error {
-	result, err := s.exec(ctx, evaluation{script: settleScript, key: s.recordKey(id), args: []string{string(owner[:])}})
+	result, err := s.exec(ctx, s.argumentsFor(id).bytes(owner[:]).evaluation(settleScript))
 	if err != nil {
 		return fmt.Errorf("settling record: %w", err)
 	}
@@ -247,7 +265,7 @@ func (s *Store) Settle(ctx context.Context, id idempotency.ID, owner idempotency
 
 // Tell implements idempotency.Store.
 func (s *Store) Tell(ctx context.Context, id idempotency.ID, owner idempotency.Owner, told time.Time) error {
-	tell := evaluation{script: tellScript, key: s.recordKey(id), args: []string{string(owner[:]), string(encodeTime(told))}}
+	tell := s.argumentsFor(id).bytes(owner[:]).bytes(encodeTime(nil, told)).evaluation(tellScript)
 	if _, err := s.exec(ctx, tell); err != nil {
 		return fmt.Errorf("noting what a caller was told: %w", err)
 	}
@@ -256,7 +274,7 @@ func (s *Store) Tell(ctx context.Context, id idempotency.ID, owner idempotency.O
 
 // Attend implements idempotency.SharedStore.
 func (s *Store) Attend(ctx context.Context, id idempotency.ID, was, next idempotency.Owner) (bool, error) {
-	result, err := s.exec(ctx, evaluation{script: attendScript, key: s.recordKey(id), args: []string{string(was[:]), string(next[:])}})
+	result, err := s.exec(ctx, s.argumentsFor(id).bytes(was[:]).bytes(next[:]).evaluation(attendScript))
 	if err != nil {
 		return false, fmt.Errorf("attending to record: %w", err)
 	}
@@ -323,15 +341,15 @@ func (s *Store) getAll(ctx context.Context, members []string) ([]entry, error) {
 	return entries, err
 }
 
-// listed returns what puts a keyless call among those like it, for as long as it
-// lives, and then main: what is claimed and not listed could not be adopted,
-// while what is listed and not claimed does no harm.
-func (s *Store) listed(list *script, rec *idempotency.Record, main evaluation) []evaluation {
+// listed appends what puts a keyless call among those like it, for as long as it
+// lives. It comes before what claims the call: what is claimed and not listed could
+// not be adopted, while what is listed and not claimed does no harm.
+func (s *Store) listed(evaluations []evaluation, list *script, rec *idempotency.Record) []evaluation {
 	if rec.Adoption == (idempotency.AdoptionID{}) {
-		return []evaluation{main}
+		return evaluations
 	}
-	args := []string{member(rec.ID, rec.Owner), s.ttl(rec)}
-	return []evaluation{{script: list, key: s.adoptionKey(rec.Adoption), args: args}, main}
+	args := []string{member(rec.ID, rec.Owner), strconv.FormatInt(s.ttl(rec), 10)}
+	return append(evaluations, evaluation{script: list, key: s.adoptionKey(rec.Adoption), args: args})
 }
 
 // unlist takes a member out of its set. Where it fails, the member is left over.
@@ -359,19 +377,15 @@ func parseMember(m string) (id idempotency.ID, owner idempotency.Owner) {
 	return id, owner
 }
 
-func (s *Store) recordKey(id idempotency.ID) string {
-	return s.options.Prefix + "r:" + base64.RawURLEncoding.EncodeToString(id[:])
-}
-
 func (s *Store) adoptionKey(a idempotency.AdoptionID) string {
 	return s.options.Prefix + "a:" + base64.RawURLEncoding.EncodeToString(a[:])
 }
 
 // ttl returns how long rec has to live, in ms, rounded up, and 1 at least.
-func (s *Store) ttl(rec *idempotency.Record) string {
+func (s *Store) ttl(rec *idempotency.Record) int64 {
 	left := rec.Expires.Sub(s.options.Now())
 	ms := (left + time.Millisecond - 1) / time.Millisecond
-	return strconv.FormatInt(max(int64(ms), 1), 10)
+	return max(int64(ms), 1)
 }
 
 // Close implements idempotency.Store.
