@@ -2,6 +2,7 @@ package idempotency
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -14,7 +15,7 @@ import (
 // A crew needs no closing: a goroutine that has had nothing to do for idleTime
 // ends. Make one with newCrew.
 type crew struct {
-	fly  func(*flight, Call)
+	fly  func(*flight, Call) (landed bool)
 	idle chan departure
 }
 
@@ -26,7 +27,7 @@ type departure struct {
 
 const idleTime = time.Second
 
-func newCrew(fly func(*flight, Call)) *crew { return &crew{fly, make(chan departure)} }
+func newCrew(fly func(*flight, Call) bool) *crew { return &crew{fly, make(chan departure)} }
 
 // launch lets call fly and does not wait for it.
 func (c *crew) launch(f *flight, call Call) {
@@ -55,18 +56,24 @@ func (c *crew) work(d departure) {
 
 // mayStay tells whether call, which is the first of its flight, can fly on its
 // caller's goroutine. A keyless call cannot: who takes the place of its caller must
-// be told at once that this has left. Nor can one that another process may turn out
-// to have under way, which is waited for only so long.
+// be told at once that this has left.
 func (g *Gate) mayStay(call Call, adopter bool) bool {
-	return call.Stays && g.shared == nil && !adopter && call.Adoption == (AdoptionID{}) &&
-		call.Later == nil && call.place == ""
+	return call.Stays && !adopter && call.Adoption == (AdoptionID{}) && call.Later == nil && call.place == ""
 }
 
+// errElsewhere is why a call does not fly on its caller's goroutine after all: another
+// process has it under way, for which the caller waits only so long.
+var errElsewhere = errors.New("a call under way elsewhere is not followed by its caller")
+
 // flyHere lets call fly on the goroutine of its caller, who has left once ctx ends.
+// Where it returns errElsewhere, call is still to fly.
 func (g *Gate) flyHere(ctx context.Context, f *flight, call Call) (*Outcome, error) {
 	defer crash() // as a goroutine of the crew would
 	f.own = ctx
-	g.fly(f, call)
+	if landed := g.fly(f, call); !landed {
+		f.own = nil
+		return nil, errElsewhere
+	}
 	if f.own != nil {
 		defer g.alight(f)
 	}

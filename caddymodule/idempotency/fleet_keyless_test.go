@@ -106,7 +106,7 @@ func TestACallOfAProcessThatStandsStillIsAdopted(t *testing.T) {
 
 func TestAnOrphanIsAdoptedOnceThoughSeveralProcessesWantIt(t *testing.T) {
 	inFleet(t, func(t *testing.T, f *fleet) {
-		c := f.join(false)
+		c := f.join(world{})
 		release := f.upstream.holds()
 		f.a.start(f.a.keyless("r")).left()
 		callers := []*pending{f.b.start(f.b.keyless("r")), c.start(c.keyless("r")), f.a.start(f.a.keyless("r"))}
@@ -159,7 +159,7 @@ func TestACallThatWasLeftBehindCanBeAdoptedOnceItsSidecarIsBack(t *testing.T) {
 		f.a.member.Crash()
 		time.Sleep(2 * window) // its app had nowhere to go
 		f.Certain(true)
-		back := f.join(false)
+		back := f.join(world{})
 		time.Sleep(window - time.Second)
 		want(t, back.do(back.keyless("r")), replayed, isUnsure, "")
 		f.a.wantSent(1)
@@ -234,7 +234,7 @@ func TestAnAttendanceThatMayHaveBeenNotedIsTakenBack(t *testing.T) {
 		f.b.member.LoseAttend(true)
 		f.b.doErr(f.b.keyless("r"), idempotency.ErrStore)
 		f.b.member.LoseAttend(false)
-		c := f.join(false)
+		c := f.join(world{})
 		if out := c.do(c.keyless("r")); !out.Adopted {
 			t.Errorf("the outcome is %+v", out)
 		}

@@ -33,7 +33,11 @@ type sidecar struct {
 // that are looked up before they are claimed, and once with others.
 func inFleet(t *testing.T, test func(t *testing.T, f *fleet)) {
 	t.Helper()
-	for name, prepared := range map[string]bool{"looked up": false, "claimed at once": true} {
+	for name, way := range map[string]world{
+		"looked up":                    {},
+		"claimed at once":              {prepared: true},
+		"on their callers' goroutines": {prepared: true, stays: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := newFaultyStore()
@@ -43,18 +47,19 @@ func inFleet(t *testing.T, test func(t *testing.T, f *fleet)) {
 				}()
 				f := &fleet{t: t, store: store, Fleet: storetest.NewFleet(store, lease), upstream: newUpstream()}
 				f.Certain(true)
-				f.a, f.b = f.join(prepared), f.join(prepared)
+				f.a, f.b = f.join(way), f.join(way)
 				test(t, f)
 			})
 		})
 	}
 }
 
-func (f *fleet) join(prepared bool) *sidecar {
+// join returns another sidecar, whose calls are prepared and made as way's.
+func (f *fleet) join(way world) *sidecar {
 	member := f.Member()
 	return &sidecar{&world{
 		t: f.t, store: f.store, gate: idempotency.NewGate(member, idempotency.Limits{}, nil),
-		upstream: f.upstream, prepared: prepared,
+		upstream: f.upstream, prepared: way.prepared, stays: way.stays,
 	}, member}
 }
 
@@ -229,7 +234,7 @@ func TestNobodyIsTakenForDeadByWhoCannotTell(t *testing.T) {
 		f.a.start(f.a.honored("k"))
 		f.a.member.Crash()
 		time.Sleep(2 * lease)
-		late := f.join(false)
+		late := f.join(world{})
 		second := late.start(late.honored("k"))
 		time.Sleep(lease - time.Second)
 		f.a.wantSent(1)

@@ -10,10 +10,16 @@ import (
 	"genesys-sidecar/caddymodule/deadline"
 )
 
-// fly takes call from its first caller to its end, on a context of its own.
-func (g *Gate) fly(f *flight, call Call) {
+// fly takes call from its first caller to its end, on a context of its own. Where it
+// is not landed then, nothing was claimed, and another goroutine is to let it fly.
+func (g *Gate) fly(f *flight, call Call) (landed bool) {
 	ctx := deadline.New(context.Background(), call.Deadline)
 	claim, out, err := g.claim(ctx, f, call)
+	if errors.Is(err, errElsewhere) {
+		ctx.Cancel()
+		call.Sender.Abandon()
+		return false
+	}
 	call.claiming.end()
 	if claim == nil {
 		ctx.Cancel()
@@ -24,7 +30,7 @@ func (g *Gate) fly(f *flight, call Call) {
 			g.land(f) // before the result is told, so that a caller that looks again starts anew
 		}
 		f.finish(out, err)
-		return
+		return true
 	}
 	f.bind(claim.record)
 	f.ours.Store(true)
@@ -42,7 +48,7 @@ func (g *Gate) fly(f *flight, call Call) {
 	rec := finished(claim.record, result, g.clock.Now(), call.Retention)
 	if result.Temporary && putBack(rec, claim, result) {
 		g.fallBack(f, rec)
-		return
+		return true
 	}
 	if result.Fate == Freed && f.isFreed() {
 		rec.State = Released
@@ -63,7 +69,7 @@ func (g *Gate) fly(f *flight, call Call) {
 		f.unrecorded.Store(true)
 		f.finish(told(rec, result), nil)
 		go g.recordLater(f, claim, rec, result, release)
-		return
+		return true
 	}
 	out = told(rec, result)
 	if ours && result.Fate != Freed {
@@ -77,6 +83,7 @@ func (g *Gate) fly(f *flight, call Call) {
 	}
 	g.land(f)
 	f.finish(out, nil)
+	return true
 }
 
 // send calls Send and takes a panic for what it is: an unknown outcome.

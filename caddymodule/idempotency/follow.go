@@ -18,6 +18,9 @@ func (g *Gate) follow(ctx context.Context, f *flight, rec *Record, call Call) (*
 	var ticks <-chan time.Time
 	var watched Owner
 	for g.isElsewhere(rec, call) {
+		if f.own != nil {
+			return nil, errElsewhere
+		}
 		life, err := g.shared.Life(ctx, rec.Owner.Process())
 		if err != nil {
 			return nil, storeError(err)

@@ -176,9 +176,13 @@ func (g *Gate) doKeyed(ctx context.Context, call Call, adopter bool) (*Outcome, 
 			return nil, err
 		}
 		var out *Outcome
-		if first && g.mayStay(call, adopter) {
-			out, err = g.flyHere(ctx, f, call)
-		} else {
+		here := first && g.mayStay(call, adopter)
+		if here {
+			if out, err = g.flyHere(ctx, f, call); errors.Is(err, errElsewhere) {
+				here, call.recorded = false, true
+			}
+		}
+		if !here {
 			if first {
 				g.crew.launch(f, call)
 			}
