@@ -19,6 +19,9 @@ type arguments struct {
 
 var argumentsPool = sync.Pool{New: func() any { return new(arguments) }}
 
+// maxText is the size of the largest text that is kept for others, in bytes.
+const maxText = 64 << 10
+
 // argumentsFor returns arguments that begin with the key of a record.
 func (s *Store) argumentsFor(id idempotency.ID) *arguments {
 	a := argumentsPool.Get().(*arguments)
@@ -62,7 +65,9 @@ func (a *arguments) cut() []string {
 		parts[i] = text[start:end]
 		start = end
 	}
-	argumentsPool.Put(a)
+	if cap(a.text) <= maxText {
+		argumentsPool.Put(a)
+	}
 	return parts
 }
 
