@@ -14,6 +14,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"genesys-sidecar/caddymodule/store"
@@ -228,6 +229,11 @@ const (
 	// IDs is compacted: with 4 MiB a call costs a third more CPU.
 	memTableSize = 8 << 20
 
+	// l0Tables is how many tables, of the size of a memory table each, gather before
+	// they are compacted into what is there already. The more there are, the less often
+	// that is rewritten; a read asks a filter of each. With 8 a call costs 5 % more CPU.
+	l0Tables = 16
+
 	// blockCacheSize is what tables' filters, indexes and hottest blocks may
 	// take in memory, in bytes.
 	blockCacheSize = 8 << 20
@@ -251,12 +257,16 @@ func databaseOptions(fsys *guardedFS, logger *slog.Logger, exists bool) *pebble.
 		MemTableSize:                memTableSize,
 		MemTableStopWritesThreshold: 4,
 		CacheSize:                   2*memTableSize + blockCacheSize, // Pebble takes memtables from it: one in use, one being written
-		L0CompactionThreshold:       8,                               // reads ask filters, so that some more tables cost them little
-		L0StopWritesThreshold:       24,
+		L0CompactionThreshold:       l0Tables,
+		L0StopWritesThreshold:       3 * l0Tables,
 		MaxOpenFiles:                256,
 		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 2 },
 	}
+	opts.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression } // soon rewritten
 	for i := range opts.Levels {
+		if i > 0 {
+			opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+		}
 		opts.Levels[i].BlockSize = blockSize
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most IDs that are claimed are new
 	}
