@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/wal"
 )
 
 // Permissions of what is in the directory, and of the directory.
@@ -146,7 +147,11 @@ func (f *guardedFS) open(name string, open func() (vfs.File, error)) (vfs.File, 
 	if file == nil {
 		file = sink{name: name}
 	}
-	return &guardedFile{File: file, guard: f.guard, seal: f.seal, name: name}, nil
+	guarded := &guardedFile{File: file, guard: f.guard, seal: f.seal, name: name}
+	if _, _, ok := wal.ParseLogFilename(filepath.Base(name)); ok {
+		guarded.zeros = newZeros(file)
+	}
+	return guarded, nil
 }
 
 func (f *guardedFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
@@ -238,11 +243,15 @@ type guardedFile struct {
 	guard *guard
 	seal  *seal
 	name  string
+	zeros *zeros // nil: it is no log
 }
 
 func (f *guardedFile) Write(p []byte) (int, error) {
 	_ = f.guard.try(func() error {
 		f.seal.writing(f.name, p)
+		if f.zeros != nil {
+			f.zeros.before(f.File, len(p))
+		}
 		_, err := f.File.Write(p)
 		return err
 	})

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -69,7 +70,8 @@ func logEnd(data []byte, num uint32) (end int, synced uint64) {
 		}
 		end += left // no chunk fits into what is left of the block
 	}
-	for at := end + 1; at < len(data); at++ {
+	written := len(bytes.TrimRight(data, "\x00")) // see zeros
+	for at := end + 1; at < written; at++ {
 		if _, s, ok := logChunk(data[at:], at, num); ok {
 			synced = max(synced, s)
 		}
