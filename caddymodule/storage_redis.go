@@ -53,7 +53,8 @@ type RedisStorage struct {
 	// How long the making of a connection may take. Default: 2s.
 	ConnectTimeout caddy.Duration `json:"connect_timeout,omitempty"`
 
-	// How long to wait for a reply. Default: 2s.
+	// How long to wait for a reply. Commands share timers, so that a wait may be
+	// a 32nd longer. Default: 2s.
 	CommandTimeout caddy.Duration `json:"command_timeout,omitempty"`
 
 	// How long a sidecar that is not heard of any more is still waited for. It

@@ -51,7 +51,8 @@ type Options struct {
 	// DefaultConnectTimeout.
 	ConnectTimeout time.Duration
 
-	// CommandTimeout bounds the wait for a reply. Default: DefaultCommandTimeout.
+	// CommandTimeout is how long a reply is waited for, or a 32nd longer: see
+	// deadline.Shared. Default: DefaultCommandTimeout.
 	CommandTimeout time.Duration
 
 	// Lease is how long a process is believed to live after it was last heard
