@@ -11,7 +11,8 @@ import (
 )
 
 // fly takes call from its first caller to its end, on a context of its own. Where it
-// is not landed then, nothing was claimed, and another goroutine is to let it fly.
+// has not landed then, nothing was claimed and nobody told anything: another goroutine
+// is to let it fly. Only flyHere comes to that.
 func (g *Gate) fly(f *flight, call Call) (landed bool) {
 	ctx := deadline.New(context.Background(), call.Deadline)
 	claim, out, err := g.claim(ctx, f, call)

@@ -18,7 +18,7 @@ func (g *Gate) follow(ctx context.Context, f *flight, rec *Record, call Call) (*
 	var ticks <-chan time.Time
 	var watched Owner
 	for g.isElsewhere(rec, call) {
-		if f.own != nil {
+		if f.own != nil { // f flies on the goroutine of a caller, who would be kept from leaving
 			return nil, errElsewhere
 		}
 		life, err := g.shared.Life(ctx, rec.Owner.Process())
