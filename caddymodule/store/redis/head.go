@@ -32,7 +32,6 @@ const layoutVersion = 1
 // was released.
 const (
 	unsettledAt = 1
-	watchedAt   = 2
 	attendantAt = 3
 	toldAt      = 19
 	ownerAt     = 27

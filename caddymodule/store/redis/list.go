@@ -51,7 +51,7 @@ func (s *Store) List(ctx context.Context, q idempotency.Query) (idempotency.List
 			if !ok {
 				return idempotency.Listing{}, errors.New("listing records: something else is in the index")
 			}
-			if rec != nil && placeAt(store.PositionOf(rec)).String() != places[i] {
+			if rec != nil && placeAt(store.PositionOf(rec)).member() != places[i] {
 				rec = nil // it is elsewhere
 			}
 			if !page.Look(at, rec) {
@@ -81,7 +81,7 @@ func (s *Store) Tally(ctx context.Context) (map[idempotency.State]int, error) {
 			return nil, fmt.Errorf("counting records: %w", err)
 		}
 		for i, rec := range recs {
-			if rec != nil && rec.State != idempotency.Done && placeAt(store.PositionOf(rec)).String() == places[i] {
+			if rec != nil && rec.State != idempotency.Done && placeAt(store.PositionOf(rec)).member() == places[i] {
 				tally[rec.State]++
 			}
 		}
@@ -93,7 +93,7 @@ func (s *Store) Tally(ctx context.Context) (map[idempotency.State]int, error) {
 func (s *Store) placesAfter(ctx context.Context, index string, p idempotency.Position, n int) ([]string, error) {
 	start := "+"
 	if !p.IsZero() {
-		start = "(" + placeAt(p).String()
+		start = "(" + placeAt(p).member()
 	}
 	result, err := s.do(ctx, func(c rueidis.Client) rueidis.Completed {
 		return c.B().Zrange().Key(index).Min(start).Max("-").Bylex().Rev().Limit(0, int64(n)).Build()
@@ -280,5 +280,5 @@ func isAt(value []byte, at string, open bool) bool {
 	}
 	now, ok := placeOf(value)
 	done := len(value) > headSize+1 && idempotency.State(value[headSize+1]) == idempotency.Done
-	return !ok || now.String() == at && (!open || !done)
+	return !ok || now.member() == at && (!open || !done)
 }

@@ -62,7 +62,7 @@ func mustClaim(t *testing.T, s *Store, rec *idempotency.Record) {
 
 func placesOf(recs ...*idempotency.Record) (places []string) {
 	for _, rec := range recs {
-		places = append(places, placeAt(store.PositionOf(rec)).String())
+		places = append(places, placeAt(store.PositionOf(rec)).member())
 	}
 	return places
 }
@@ -171,7 +171,7 @@ func TestThePlaceOfARecordIsToldWithoutItsKey(t *testing.T) {
 		if got, ok := placeOf(value); !ok || got != placeAt(store.PositionOf(rec)) {
 			t.Errorf("with keys %v: got %x, %t", keys, got, ok)
 		}
-		if !isAt(value, placeAt(store.PositionOf(rec)).String(), true) {
+		if !isAt(value, placeAt(store.PositionOf(rec)).member(), true) {
 			t.Errorf("with keys %v, it is taken for gone", keys)
 		}
 	}

@@ -32,11 +32,12 @@ func placeAt(at idempotency.Position) (p place) {
 	return p
 }
 
-func (p place) String() string { return string(p[:]) }
+// member returns p as Redis has it.
+func (p place) member() string { return string(p[:]) }
 
-// positionOf returns the position that a member is the place of.
-func positionOf(place string) (at idempotency.Position, ok bool) {
-	return store.ParsePlace([]byte(place))
+// positionOf returns the position that member is the place of.
+func positionOf(member string) (at idempotency.Position, ok bool) {
+	return store.ParsePlace([]byte(member))
 }
 
 // placeOf returns the place of the record that value begins with.
@@ -63,7 +64,7 @@ func (s *Store) replaced(evaluations []evaluation, rec *idempotency.Record) []ev
 	if s.places.finishing(at) {
 		return evaluations
 	}
-	return s.put(evaluations, []string{at.String()}, rec.State != idempotency.Done)
+	return s.put(evaluations, []string{at.member()}, rec.State != idempotency.Done)
 }
 
 // put appends what puts one place into the indexes.
@@ -202,7 +203,7 @@ func (p *places) take(least int) (all, open []string) {
 			break
 		}
 		delete(p.left, at)
-		member := at.String()
+		member := at.member()
 		open = append(open, member)
 		if both {
 			all = append(all, member)
