@@ -15,7 +15,7 @@ import (
 // A crew needs no closing: a goroutine that has had nothing to do for idleTime
 // ends. Make one with newCrew.
 type crew struct {
-	fly  func(*flight, Call) (landed bool)
+	fly  func(*flight, Call)
 	idle chan departure
 }
 
@@ -27,7 +27,7 @@ type departure struct {
 
 const idleTime = time.Second
 
-func newCrew(fly func(*flight, Call) bool) *crew { return &crew{fly, make(chan departure)} }
+func newCrew(fly func(*flight, Call)) *crew { return &crew{fly, make(chan departure)} }
 
 // launch lets call fly and does not wait for it.
 func (c *crew) launch(f *flight, call Call) {
@@ -70,7 +70,8 @@ var errElsewhere = errors.New("a call under way elsewhere is not followed by its
 func (g *Gate) flyHere(ctx context.Context, f *flight, call Call) (*Outcome, error) {
 	defer crash() // as a goroutine of the crew would
 	f.own = ctx
-	if landed := g.fly(f, call); !landed {
+	g.fly(f, call)
+	if !f.done.has() {
 		f.own = nil
 		return nil, errElsewhere
 	}

@@ -10,16 +10,16 @@ import (
 	"genesys-sidecar/caddymodule/deadline"
 )
 
-// fly takes call from its first caller to its end, on a context of its own. Where it
-// has not landed then, nothing was claimed and nobody told anything: another goroutine
-// is to let it fly. Only flyHere comes to that.
-func (g *Gate) fly(f *flight, call Call) (landed bool) {
+// fly takes call from its first caller to its end, on a context of its own. Where f is
+// not done then, nothing was claimed: another goroutine is to let call fly. Only flyHere
+// comes to that.
+func (g *Gate) fly(f *flight, call Call) {
 	ctx := deadline.New(context.Background(), call.Deadline)
 	claim, out, err := g.claim(ctx, f, call)
 	if errors.Is(err, errElsewhere) {
 		ctx.Cancel()
 		call.Sender.Abandon()
-		return false
+		return
 	}
 	call.claiming.end()
 	if claim == nil {
@@ -31,7 +31,7 @@ func (g *Gate) fly(f *flight, call Call) (landed bool) {
 			g.land(f) // before the result is told, so that a caller that looks again starts anew
 		}
 		f.finish(out, err)
-		return true
+		return
 	}
 	f.bind(claim.record)
 	f.ours.Store(true)
@@ -49,7 +49,7 @@ func (g *Gate) fly(f *flight, call Call) (landed bool) {
 	rec := finished(claim.record, result, g.clock.Now(), call.Retention)
 	if result.Temporary && putBack(rec, claim, result) {
 		g.fallBack(f, rec)
-		return true
+		return
 	}
 	if result.Fate == Freed && f.isFreed() {
 		rec.State = Released
@@ -70,7 +70,7 @@ func (g *Gate) fly(f *flight, call Call) (landed bool) {
 		f.unrecorded.Store(true)
 		f.finish(told(rec, result), nil)
 		go g.recordLater(f, claim, rec, result, release)
-		return true
+		return
 	}
 	out = told(rec, result)
 	if ours && result.Fate != Freed {
@@ -84,7 +84,6 @@ func (g *Gate) fly(f *flight, call Call) (landed bool) {
 	}
 	g.land(f)
 	f.finish(out, nil)
-	return true
 }
 
 // send calls Send and takes a panic for what it is: an unknown outcome.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/wal"
 )
 
 // Permissions of what is in the directory, and of the directory.
@@ -148,7 +147,7 @@ func (f *guardedFS) open(name string, open func() (vfs.File, error)) (vfs.File, 
 		file = sink{name: name}
 	}
 	guarded := &guardedFile{File: file, guard: f.guard, seal: f.seal, name: name}
-	if _, _, ok := wal.ParseLogFilename(filepath.Base(name)); ok {
+	if isLog(filepath.Base(name)) {
 		guarded.zeros = newZeros(file)
 	}
 	return guarded, nil

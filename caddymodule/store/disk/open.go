@@ -262,11 +262,9 @@ func databaseOptions(fsys *guardedFS, logger *slog.Logger, exists bool) *pebble.
 		MaxOpenFiles:                256,
 		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 2 },
 	}
-	opts.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression } // soon rewritten
+	opts.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }     // soon rewritten
+	opts.Levels[1].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression } // and of those below
 	for i := range opts.Levels {
-		if i > 0 {
-			opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
-		}
 		opts.Levels[i].BlockSize = blockSize
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most IDs that are claimed are new
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/wal"
 
 	"genesys-sidecar/caddymodule/idempotency"
 )
@@ -216,7 +215,7 @@ func (l *retiredLogs) retire(fsys vfs.FS, dir string) error {
 		l.names = make(map[string]struct{})
 	}
 	for _, name := range all {
-		if _, _, ok := wal.ParseLogFilename(name); ok {
+		if isLog(name) {
 			l.names[name] = struct{}{}
 		}
 	}

@@ -66,6 +66,11 @@ func newSeal(fs vfs.FS, dir string) *seal {
 
 func isManifest(base string) bool { return strings.HasPrefix(base, "MANIFEST-") }
 
+func isLog(base string) bool {
+	_, _, ok := wal.ParseLogFilename(base)
+	return ok
+}
+
 // created notes that the file name was created.
 func (s *seal) created(name string) error {
 	base := filepath.Base(name)
@@ -75,7 +80,7 @@ func (s *seal) created(name string) error {
 		s.manifests[base] = new(manifestSum)
 		return nil
 	}
-	if _, _, ok := wal.ParseLogFilename(base); !ok {
+	if !isLog(base) {
 		return nil
 	}
 	s.logs[base] = struct{}{}

@@ -25,7 +25,7 @@ const maxText = 64 << 10
 // argumentsFor returns arguments that begin with the key of a record.
 func (s *Store) argumentsFor(id idempotency.ID) *arguments {
 	a := argumentsPool.Get().(*arguments)
-	a.text = s.appendRecordKey(a.text[:0], id)
+	a.text = s.appendKey(a.text[:0], recordKind, id[:])
 	a.ends = append(a.ends[:0], len(a.text))
 	return a
 }
@@ -77,12 +77,23 @@ func (a *arguments) evaluation(script *script) evaluation {
 	return evaluation{script: script, key: parts[0], args: parts[1:]}
 }
 
-// appendRecordKey appends the key that a record has in Redis.
-func (s *Store) appendRecordKey(dst []byte, id idempotency.ID) []byte {
-	dst = append(append(dst, s.options.Prefix...), "r:"...)
-	return base64.RawURLEncoding.AppendEncode(dst, id[:])
+// Kinds of keys that are followed by a digest.
+const (
+	recordKind   = "r:"
+	adoptionKind = "a:"
+	budgetKind   = "b:"
+)
+
+// appendKey appends the key of what has a digest for its ID.
+func (s *Store) appendKey(dst []byte, kind string, id []byte) []byte {
+	dst = append(append(dst, s.options.Prefix...), kind...)
+	return base64.RawURLEncoding.AppendEncode(dst, id)
 }
 
 func (s *Store) recordKey(id idempotency.ID) string {
-	return string(s.appendRecordKey(nil, id))
+	return string(s.appendKey(nil, recordKind, id[:]))
+}
+
+func (s *Store) adoptionKey(a idempotency.AdoptionID) string {
+	return string(s.appendKey(nil, adoptionKind, a[:]))
 }

@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -121,7 +120,7 @@ func micros(d time.Duration) string { return strconv.FormatInt(max(d.Microsecond
 // more than others who use this Redis need to see.
 func (s *Store) budgetKey(name string) string {
 	sum := sha256.Sum256([]byte(name))
-	return s.options.Prefix + "b:" + base64.RawURLEncoding.EncodeToString(sum[:16])
+	return string(s.appendKey(nil, budgetKind, sum[:16]))
 }
 
 // budgets are the keys of the budgets that this process has shared.

@@ -173,16 +173,12 @@ func (p *places) finishing(at place) bool {
 	return in
 }
 
-// leave notes, once that is so in Redis, that a place is to be taken out, of both indexes or only of those
-// that are not done.
+// leave notes, once that is so in Redis, that a place is to be taken out, of both
+// indexes or only of those that are not done.
 func (p *places) leave(at place, both bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.claimed, at)
-	p.leaveLocked(at, both)
-}
-
-func (p *places) leaveLocked(at place, both bool) {
 	if p.left == nil {
 		p.left = make(map[place]bool)
 	}

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -375,10 +374,6 @@ func parseMember(m string) (id idempotency.ID, owner idempotency.Owner) {
 		copy(owner[:], m[len(id):])
 	}
 	return id, owner
-}
-
-func (s *Store) adoptionKey(a idempotency.AdoptionID) string {
-	return s.options.Prefix + "a:" + base64.RawURLEncoding.EncodeToString(a[:])
 }
 
 // ttl returns how long rec has to live, in ms, rounded up, and 1 at least.
