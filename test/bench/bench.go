@@ -145,22 +145,24 @@ func (p *process) early() error {
 
 // freeAddress returns an address on loopback that nobody listens on.
 func freeAddress() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addresses, err := freeAddresses(1)
 	if err != nil {
-		return "", fmt.Errorf("finding a free port: %w", err)
+		return "", err
 	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
+	return addresses[0], nil
 }
 
-// freeAddresses returns several of them.
+// freeAddresses returns several of them. None is given up before all are found,
+// or two could be the same: Caddy would listen there for both.
 func freeAddresses(n int) ([]string, error) {
 	addresses := make([]string, n)
 	for i := range addresses {
-		var err error
-		if addresses[i], err = freeAddress(); err != nil {
-			return nil, err
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("finding a free port: %w", err)
 		}
+		defer ln.Close()
+		addresses[i] = ln.Addr().String()
 	}
 	return addresses, nil
 }

@@ -62,6 +62,9 @@ func (b *bench) waitTogether(ctx context.Context, s *sidecar, callers int, delay
 	var all sync.WaitGroup
 	for i, c := range connections {
 		all.Go(func() {
+			if errs[i] = c.rehearse(); errs[i] != nil {
+				return
+			}
 			if _, errs[i] = c.Write(c.request.bytes); errs[i] != nil {
 				return
 			}
