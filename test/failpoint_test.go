@@ -21,7 +21,7 @@ import (
 // failpoints build the points into the sidecar at which it can be made to end.
 var failpoints = []overlay.Edit{
 	{File: "caddymodule/store/disk/group.go", Old: "package disk\n\nimport (", New: "package disk\n\nimport (\n\t\"genesys-sidecar/test/failpoint\""},
-	{File: "caddymodule/store/disk/group.go", Old: "mine.err = g.db.ApplyNoSyncWait(", New: "failpoint.At(\"unwritten\")\n\tmine.err = g.db.ApplyNoSyncWait("},
+	{File: "caddymodule/store/disk/group.go", Old: "if err := g.db.ApplyNoSyncWait(", New: "failpoint.At(\"unwritten\")\n\tif err := g.db.ApplyNoSyncWait("},
 	{File: "caddymodule/store/disk/guard.go", Old: "package disk\n\nimport (", New: "package disk\n\nimport (\n\t\"genesys-sidecar/test/failpoint\""},
 	{File: "caddymodule/store/disk/guard.go", Old: "\t\tif err := sync(); err != nil {", New: "\t\tfailpoint.At(\"unsynced\")\n\t\tif err := sync(); err != nil {"},
 	{File: "caddymodule/idempotency/fly.go", Old: "package idempotency\n\nimport (", New: "package idempotency\n\nimport (\n\t\"genesys-sidecar/test/failpoint\""},

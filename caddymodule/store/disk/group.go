@@ -7,8 +7,14 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// maxGroup is the size, in bytes, from which a group takes no more changes.
-const maxGroup = 1 << 20
+const (
+	// maxGroup is the size, in bytes, from which a group takes no more changes.
+	maxGroup = 1 << 20
+
+	// largeChange is the size, in bytes, from which a change is committed by itself.
+	// To copy it into a group would cost more than it saves.
+	largeChange = 16 << 10
+)
 
 // groups makes changes durable, many by one sync: while one group is on its way
 // to the disk, the changes that come meanwhile gather in the next. Pebble lets
@@ -38,6 +44,9 @@ type group struct {
 
 // commit makes b durable and closes it.
 func (g *groups) commit(b *pebble.Batch) error {
+	if b.Len() >= largeChange {
+		return g.write(b)
+	}
 	mine, first, err := g.join(b)
 	if err != nil {
 		return err
@@ -56,19 +65,25 @@ func (g *groups) commit(b *pebble.Batch) error {
 		g.next = nil
 	}
 	g.mu.Unlock()
-	mine.err = g.db.ApplyNoSyncWait(mine.batch, pebble.Sync)
-	if mine.err == nil {
-		mine.err = g.guard.failure() // Pebble may have given up, and would never say so
-	}
-	if mine.err == nil {
-		mine.err = mine.batch.SyncWait()
-	}
+	mine.err = g.write(mine.batch)
 	close(mine.done)
 	g.turn.Unlock()
-	if mine.err != nil {
-		return mine.err // and let the batch go: who knows who holds it
+	return mine.err
+}
+
+// write makes b durable and, where that succeeds, closes it: else, who knows who
+// holds it.
+func (g *groups) write(b *pebble.Batch) error {
+	if err := g.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
+		return err
 	}
-	return mine.batch.Close()
+	if err := g.guard.failure(); err != nil { // Pebble may have given up, and would never say so
+		return err
+	}
+	if err := b.SyncWait(); err != nil {
+		return err
+	}
+	return b.Close()
 }
 
 // join puts b into the group that is gathering, and tells whether it is the
