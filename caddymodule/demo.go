@@ -52,7 +52,7 @@ again, on the same store.`,
 	}
 	cmd.Flags().StringVar(&d.config, "config", "Caddyfile", "The sidecar's configuration")
 	cmd.Flags().IntVar(&d.port, "port", 8080, "Port of the sidecar, where the configuration leaves it open")
-	cmd.Flags().StringVar(&d.data, "data", "", "Directory of the store and the log (default: a temporary one)")
+	cmd.Flags().StringVar(&d.data, "data", "", "Directory of the store and the log, made if it is not there (default: a temporary one)")
 	return cmd
 }
 
@@ -75,6 +75,9 @@ func (d *demo) run(ctx context.Context) error {
 	}
 	if err := d.findConfig(); err != nil {
 		return err
+	}
+	if err := os.MkdirAll(d.data, 0o700); err != nil {
+		return fmt.Errorf("making the demo's directory: %w", err)
 	}
 
 	s, err := sandbox.New(sandbox.Config{})

@@ -194,7 +194,7 @@ func TestKilledEveryHalfSecond(t *testing.T) {
 }
 
 func TestTheDemoDoesWhatItSays(t *testing.T) {
-	cmd := (&sidecar{platform: &platform{}, dir: t.TempDir()}).command("genesys", "demo", "--port", port(freeAddress(t)), "--data", t.TempDir())
+	cmd := (&sidecar{platform: &platform{}, dir: t.TempDir()}).command("genesys", "demo", "--port", port(freeAddress(t)), "--data", filepath.Join(t.TempDir(), "new"))
 	cmd.Dir = ".."
 	var out lockedBuffer
 	cmd.Stdout, cmd.Stderr = &out, &out
