@@ -54,8 +54,8 @@ if [ $# = 0 ]; then
 	trap 'exit 1' HUP INT TERM
 	set -- -cover -coverprofile "$profile"
 fi
-# A package takes up to 17 minutes on two cores, and half as long again where they
-# are slow: the limit is for one that hangs.
+# The longest package has taken 26 minutes, on two slow cores: the limit is for one
+# that hangs.
 go test -race -tags "$tags" -timeout 45m "$@" ./...
 
 echo '== coverage'

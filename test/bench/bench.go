@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"genesys-sidecar/test/child"
 )
 
 // Sizes that hold where a section does not say otherwise.
@@ -143,26 +145,14 @@ func (p *process) early() error {
 	return fmt.Errorf("starting %s: it ended with %w; the end of its log:\n%s", p.name, p.Wait(), p.logTail())
 }
 
-// freeAddress returns an address on loopback that nobody listens on.
-func freeAddress() (string, error) {
-	addresses, err := freeAddresses(1)
-	if err != nil {
-		return "", err
-	}
-	return addresses[0], nil
-}
-
-// freeAddresses returns several of them. None is given up before all are found,
-// or two could be the same: Caddy would listen there for both.
+// freeAddresses returns addresses on loopback that nobody listens on.
 func freeAddresses(n int) ([]string, error) {
 	addresses := make([]string, n)
 	for i := range addresses {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("finding a free port: %w", err)
+		var err error
+		if addresses[i], err = child.FreeAddress(); err != nil {
+			return nil, err
 		}
-		defer ln.Close()
-		addresses[i] = ln.Addr().String()
 	}
 	return addresses, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,8 +85,8 @@ func closeAll(connections []*connection) {
 // one takes is there: who measures a burst of answers would else measure how fast
 // the system hands out a thousand connections' pages.
 func (c *connection) rehearse() error {
-	c.in.Reset(strings.NewReader("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" +
-		"Content-Length: " + strconv.Itoa(answerSize) + "\r\n\r\n" + strings.Repeat(" ", answerSize)))
+	c.in.Reset(strings.NewReader(fmt.Sprintf(
+		"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%*s", answerSize, answerSize, "")))
 	if err := c.answer.Read(c.in); err != nil {
 		return fmt.Errorf("rehearsing an answer: %w", err)
 	}

@@ -49,6 +49,11 @@ func (r *report) atMost(what, against string, got spread, limit float64, unit st
 	r.add(target{what: what, against: against, got: got, limit: limit, unit: unit, atMost: true})
 }
 
+// note adds to what is told of how it was measured.
+func (r *report) note(format string, args ...any) {
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+}
+
 // details are contenders that were driven in turn.
 type details struct {
 	title      string

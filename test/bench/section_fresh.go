@@ -68,17 +68,15 @@ func (b *bench) sectionFresh(ctx context.Context) error {
 			got: speedRatio(all[firstStore+i], all[proxy]), limit: s.fresh, then: s.then,
 		})
 		for j, how := range []string{"told to keep 256 connections", "with GOMAXPROCS as with the disk store", "with both"} {
-			b.report.notes = append(b.report.notes, fmt.Sprintf(
-				"A fresh call with the %s store, against Caddy's reverse_proxy %s: %s.",
-				s.name, how, ratioText(speedRatio(all[firstStore+i], all[tuned+j]))))
+			b.report.note("A fresh call with the %s store, against Caddy's reverse_proxy %s: %s.",
+				s.name, how, ratioText(speedRatio(all[firstStore+i], all[tuned+j])))
 		}
 	}
 	if written != nil && shared != nil {
 		b.report.atLeast("fresh call, disk store", "the tutorial's program, as written", speedRatio(all[disk], all[firstTutorial]), 300)
 		b.report.atLeast("fresh call, disk store", "the tutorial's program, client and token shared", speedRatio(all[disk], all[firstTutorial+1]), 15)
-		b.report.notes = append(b.report.notes, fmt.Sprintf(
-			"Caddy's reverse_proxy, which keeps nothing, against the tutorial's program: %s as written, %s with client and token shared.",
-			ratioText(speedRatio(all[proxy], all[firstTutorial])), ratioText(speedRatio(all[proxy], all[firstTutorial+1]))))
+		b.report.note("Caddy's reverse_proxy, which keeps nothing, against the tutorial's program: %s as written, %s with client and token shared.",
+			ratioText(speedRatio(all[proxy], all[firstTutorial])), ratioText(speedRatio(all[proxy], all[firstTutorial+1])))
 	}
 	return nil
 }

@@ -49,8 +49,7 @@ func (b *bench) sectionLatency(ctx context.Context) error {
 
 	fsync := milliseconds(median(syncs))
 	b.report.addDetails(fmt.Sprintf("Calls at a steady %d/s", steadyRate), contenders, all, -1)
-	b.report.notes = append(b.report.notes, fmt.Sprintf(
-		"One fsync took %.2f ms: the median of %d times 1 KiB appended to a file beside the store, and fdatasync.", fsync, len(syncs)))
+	b.report.note("One fsync took %.2f ms: the median of %d times 1 KiB appended to a file beside the store, and fdatasync.", fsync, len(syncs))
 	added := func(pick func(sample) time.Duration) spread {
 		return compare(all[0], all[1], func(a, b sample) float64 { return milliseconds(pick(a) - pick(b)) })
 	}

@@ -1,9 +1,6 @@
 package main
 
-import (
-	"context"
-	"fmt"
-)
+import "context"
 
 // distinctReplays is among how many stored answers those that are told again
 // are.
@@ -61,8 +58,7 @@ func (b *bench) sectionReplay(ctx context.Context) error {
 	b.report.atLeast("replay from disk, L1 off", "Caddy `respond`, same size", speedRatio(all[disk], all[respond]), 0.50)
 	if tutorial != nil {
 		b.report.atLeast("replay from L1", "the tutorial's program", speedRatio(all[l1], all[disk+1]), 7)
-		b.report.notes = append(b.report.notes, fmt.Sprintf(
-			"Caddy's respond, which has nothing to look up, against the tutorial's replay: %s.", ratioText(speedRatio(all[respond], all[disk+1]))))
+		b.report.note("Caddy's respond, which has nothing to look up, against the tutorial's replay: %s.", ratioText(speedRatio(all[respond], all[disk+1])))
 	}
 	return nil
 }

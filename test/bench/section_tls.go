@@ -34,9 +34,8 @@ func (b *bench) sectionTLS(ctx context.Context) error {
 	b.report.addDetails("A call that runs at an upstream with TLS", contenders, all, 0)
 	for i, v := range versions {
 		proxy := 3 * i
-		b.report.notes = append(b.report.notes, fmt.Sprintf(
-			"A fresh call to an upstream with TLS, over HTTP/%s, against Caddy's reverse_proxy: with the memory store %s, with the disk store %s. (That upstream is of net/http, the one without TLS of fasthttp.)",
-			v, ratioText(speedRatio(all[proxy+1], all[proxy])), ratioText(speedRatio(all[proxy+2], all[proxy]))))
+		b.report.note("A fresh call to an upstream with TLS, over HTTP/%s, against Caddy's reverse_proxy: with the memory store %s, with the disk store %s. (That upstream is of net/http, the one without TLS of fasthttp.)",
+			v, ratioText(speedRatio(all[proxy+1], all[proxy])), ratioText(speedRatio(all[proxy+2], all[proxy])))
 	}
 	return nil
 }

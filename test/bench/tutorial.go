@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"genesys-sidecar/test/child"
 )
 
 // tutorialProgram is a program such as tutorials show, in Python.
@@ -31,7 +33,7 @@ func (b *bench) startTutorial(ctx context.Context, shared bool) (*server, error)
 	if err := os.WriteFile(filepath.Join(dir, "app.py"), tutorialProgram, 0o644); err != nil {
 		return nil, fmt.Errorf("writing the tutorial's program: %w", err)
 	}
-	address, err := freeAddress()
+	address, err := child.FreeAddress()
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"genesys-sidecar/test/child"
 )
 
 // varnishConfig has Varnish keep answers to POST requests under their key,
@@ -41,7 +43,7 @@ func (b *bench) startVarnish(ctx context.Context) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
+	address, err := child.FreeAddress()
 	if err != nil {
 		return nil, err
 	}

@@ -22,9 +22,8 @@ const (
 // its own waiter; gathered, they cost about a third of that.
 //
 // A group sets out only when the one before has arrived. Applied while that is
-// still being synced, groups would be twice as many and half as large: 64 callers
-// on two cores get a tenth more done this way, and one who is alone waits for
-// nothing.
+// still being synced, groups would be more and smaller: 64 callers on two cores get
+// up to a tenth more done this way, and one who is alone waits for nothing.
 type groups struct {
 	db    *pebble.DB
 	guard *guard

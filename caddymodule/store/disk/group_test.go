@@ -2,7 +2,6 @@ package disk
 
 import (
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,23 +11,35 @@ import (
 	"genesys-sidecar/caddymodule/idempotency"
 )
 
-// heldSyncs returns a disk that holds up syncs of data while hold says so, until
-// one is let go.
-func heldSyncs(hold *atomic.Bool) (disk vfs.FS, held, letGo chan struct{}) {
+// heldSyncs returns a disk that, once it is switched on, holds up each sync of data
+// until that is let go.
+func heldSyncs() (disk *errorfs.Toggle, held, letGo chan struct{}) {
 	held, letGo = make(chan struct{}), make(chan struct{})
-	return errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if op.Kind == errorfs.OpFileSyncData && hold.Load() {
+	return &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSyncData {
 			held <- struct{}{}
 			<-letGo
 		}
 		return nil
-	})), held, letGo
+	})}, held, letGo
+}
+
+// apart returns n records, no two of which share a lock.
+func apart(s *Store, n int) (recs []*idempotency.Record) {
+	taken := map[*stripe]bool{}
+	for i := 0; len(recs) < n; i++ {
+		rec := claim(fmt.Sprint("name ", i))
+		if stripe := s.row(rec.ID).stripe; !taken[stripe] {
+			taken[stripe] = true
+			recs = append(recs, rec)
+		}
+	}
+	return recs
 }
 
 func TestChangesThatComeDuringASyncShareTheNext(t *testing.T) {
-	var hold atomic.Bool
-	disk, held, letGo := heldSyncs(&hold)
-	s, err := open(t.TempDir(), Options{SweepInterval: -1, Now: time.Now}, disk)
+	disk, held, letGo := heldSyncs()
+	s, err := open(t.TempDir(), Options{SweepInterval: -1, Now: time.Now}, errorfs.Wrap(vfs.Default, disk))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,29 +48,22 @@ func TestChangesThatComeDuringASyncShareTheNext(t *testing.T) {
 
 	const n = 20
 	claimed := make(chan error, 1+n)
-	stripes := map[*stripe]bool{} // two records that share one are claimed one after the other
-	claimNext := func() {
-		for i := len(stripes); ; i++ {
-			rec := claim(fmt.Sprint("name ", i, len(stripes)))
-			if stripe := s.row(rec.ID).stripe; !stripes[stripe] {
-				stripes[stripe] = true
-				go func() {
-					_, err := s.Claim(ctx, rec, idempotency.Owner{})
-					claimed <- err
-				}()
-				return
-			}
+	claimAll := func(recs []*idempotency.Record) {
+		for _, rec := range recs {
+			go func() {
+				_, err := s.Claim(ctx, rec, idempotency.Owner{})
+				claimed <- err
+			}()
 		}
 	}
-	hold.Store(true)
-	claimNext()
+	recs := apart(s, 1+n)
+	disk.On()
+	claimAll(recs[:1])
 	<-held
-	claimNext()
+	claimAll(recs[1:2])
 	eventually(t, "another to gather", func() bool { return gathered(s) > 0 })
 	each := gathered(s)
-	for range n - 1 {
-		claimNext()
-	}
+	claimAll(recs[2:])
 	eventually(t, "all others to gather", func() bool { return gathered(s) == n*each })
 	if len(claimed) > 0 {
 		t.Error("a claim was acknowledged that no sync has ended for")
@@ -67,7 +71,7 @@ func TestChangesThatComeDuringASyncShareTheNext(t *testing.T) {
 
 	letGo <- struct{}{}
 	<-held // theirs
-	hold.Store(false)
+	disk.Off()
 	if err := <-claimed; err != nil || len(claimed) > 0 {
 		t.Errorf("the first sync ended: %v, and %d more claims were acknowledged", err, len(claimed))
 	}
