@@ -44,7 +44,7 @@ if [ -n "$unformatted" ]; then
 fi
 
 echo '== go vet'
-go vet -tags "$tags" ./...
+go vet -race -tags "$tags" ./...
 
 echo '== go test'
 profile=
