@@ -37,33 +37,25 @@ func splitBlock(d *caddyfile.Dispenser, parse func(*caddyfile.Dispenser) (own bo
 	for d.NextArg() {
 		others = append(others, d.Token())
 	}
-	line := others[len(others)-1]
-	opened := false
+	var options []caddyfile.Token // in their braces
 	for d.NextBlock(0) {
+		if options == nil {
+			d.Prev()
+			options = append(options, d.Token())
+			d.Next()
+		}
 		own, err := parse(d)
 		if err != nil {
 			return nil, err
 		}
-		if own {
-			continue
+		if !own {
+			options = append(options, d.NextSegment()...)
 		}
-		if !opened {
-			others, opened = append(others, bracket(line, "{")), true
-		}
-		others = append(others, d.NextSegment()...)
 	}
-	if opened {
-		end := bracket(others[len(others)-1], "}")
-		end.Line++ // what is on the same line is an argument
-		others = append(others, end)
+	if len(options) > 1 {
+		others = append(append(others, options...), d.Token())
 	}
 	return caddyfile.NewDispenser(others), nil
-}
-
-// bracket returns a brace in the place of the token after t.
-func bracket(t caddyfile.Token, brace string) caddyfile.Token {
-	t.Text = brace
-	return t
 }
 
 func parseChoice(d *caddyfile.Dispenser, target *string, choices ...string) error {
