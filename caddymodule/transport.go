@@ -167,6 +167,11 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if t.HTTPTransport == nil {
 		t.HTTPTransport = new(reverseproxy.HTTPTransport)
 	}
+	d.Next() // consume transport name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	d.Reset()
 	rest, err := splitBlock(d, func(d *caddyfile.Dispenser) (own bool, err error) {
 		if d.Val() != "organization" {
 			return false, nil
@@ -219,6 +224,17 @@ func (t *Transport) proxy(req *http.Request) (*http.Response, error) {
 	req = req.WithContext(req.Context())
 	req.Header = maps.Clone(req.Header)
 	req.Header["Cdn-Loop"] = marked(req.Header)
+	hasBody := req.Body != nil && req.Body != http.NoBody
+	switch req.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	default:
+		// What changes something is sent at most once here as well, whatever its
+		// caller's key means to the platform. (A body that a server reads, net/http
+		// cannot read again.)
+		if !hasBody {
+			genesys.DisguiseKeys(req.Header)
+		}
+	}
 	for again := false; ; again = true {
 		tok, err := t.org.tokens.Token(req.Context())
 		if err != nil {
@@ -241,7 +257,7 @@ func (t *Transport) proxy(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !rejected || again || req.Body != nil && req.Body != http.NoBody {
+		if !rejected || again || hasBody {
 			return resp, nil
 		}
 		_ = resp.Body.Close()

@@ -136,6 +136,35 @@ func TestNoTransportSendsACallASecondTime(t *testing.T) {
 	}
 }
 
+// Nor is what is only passed on, and changes something, sent a second time.
+func TestNoProxySendsAChangeASecondTime(t *testing.T) {
+	for _, header := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		for _, body := range []string{"", `{"a":1}`} {
+			p := newPlatform(t, sandbox.Config{})
+			var arrived atomic.Int64
+			api := closeOnReuse(t, &arrived, nil)
+			s := newSidecar(t, p, options{
+				global: "api_url " + api + "\n login_url " + p.url,
+				site: "handle /plain/* {\n uri strip_prefix /plain\n reverse_proxy " + strings.TrimPrefix(api, "http://") +
+					" {\n transport genesys\n }\n}",
+			})
+			for _, prefix := range []string{"", "/plain"} {
+				arrived.Store(0)
+				if warm := s.send(t, request{method: http.MethodGet, path: prefix + "/api/v2/users/me"}); warm.status != 200 {
+					t.Fatalf("got %+v", warm)
+				}
+				path := prefix + "/api/v2/conversations/calls/1/disconnect"
+				if a := s.send(t, request{path: path, body: body, header: []string{header, "k"}}); a.status != 502 {
+					t.Errorf("%s %q %s: got %+v", header, body, path, a)
+				}
+				if n := arrived.Load(); n != 2 {
+					t.Errorf("%s %q %s: it arrived %d times", header, body, path, n-1)
+				}
+			}
+		}
+	}
+}
+
 // closeOnReuse serves an upstream that answers the first request on each
 // connection and closes the connection on the second.
 func closeOnReuse(t *testing.T, arrived *atomic.Int64, secured *tls.Config) (url string) {

@@ -103,6 +103,11 @@ func (i *Invoker) exchange(ends *deadline.Context, p Policy, r Request, by *Admi
 	}
 
 	a.status, a.header = resp.StatusCode, resp.Header
+	if a.status < 200 { // which no answer ends with; a caller would wait for the one that does
+		_ = resp.Body.Close()
+		a.err = fmt.Errorf("reading answer: it has the status %03d", a.status)
+		return a, Reply{}
+	}
 	reply := Reply{Status: resp.StatusCode, Header: resp.Header}
 	body, err := readAnswer(resp, r.Method, p.MaxBody+1)
 	if err != nil {
@@ -202,14 +207,21 @@ func newRequest(ctx context.Context, r Request, n int) *http.Request {
 	case r.Method == "GET", r.Method == "HEAD", r.Method == "OPTIONS", r.Method == "TRACE":
 		req.Body = opaqueBody{}
 	default:
-		for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
-			if values, ok := req.Header[name]; ok {
-				delete(req.Header, name)
-				req.Header[strings.ToLower(name)] = values
-			}
-		}
+		DisguiseKeys(req.Header)
 	}
 	return req.WithContext(ctx)
+}
+
+// DisguiseKeys spells the headers by which net/http takes a request without a body
+// for one that it may send again, so that it does not: in lower case, which is the
+// same name to every server.
+func DisguiseKeys(header http.Header) {
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if values, ok := header[name]; ok {
+			delete(header, name)
+			header[strings.ToLower(name)] = values
+		}
+	}
 }
 
 // attemptError returns err, or that the attempt's time was up where that is

@@ -190,6 +190,18 @@ func TestAnswersOfAllLengthsAreReadWhole(t *testing.T) {
 	})
 }
 
+func TestAnAnswerThatNoneEndsWithIsNone(t *testing.T) {
+	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
+		for _, status := range []string{"000 Zero", "099 Less", "101 Switching Protocols"} {
+			srv := newWire(t, send("HTTP/1.1 "+status+"\r\nConnection: Upgrade\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\n{}"))
+			reply := benchFor(t, transport(t)).Invoke(within(t, time.Minute), callTo(t, srv.url))
+			if reply.Fate != Unknown || reply.Cause != Broken {
+				t.Errorf("%s: got %+v", status, reply)
+			}
+		}
+	})
+}
+
 func TestRedirectIsAnAnswer(t *testing.T) {
 	overEach(t, func(t *testing.T, transport func(*testing.T) http.RoundTripper) {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

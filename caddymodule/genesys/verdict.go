@@ -69,9 +69,6 @@ func judge(a attempt, honored bool, now time.Time) verdict {
 
 	after, hasAfter := ParseRetryAfter(a.header.Get("Retry-After"), now)
 	switch s := a.status; {
-	case s < 200: // which no answer ends with
-		return verdict{fate: Unknown}
-
 	case s < 400:
 		return verdict{fate: Final}
 
