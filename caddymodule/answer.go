@@ -17,7 +17,7 @@ func (h *Handler) tell(w http.ResponseWriter, r *http.Request, out *idempotency.
 		answer = leftBehind().answer(out.ID)
 	}
 	header := w.Header()
-	values := []string{out.Key, "true", cacheStatus(out)}
+	values := []string{idempotency.FormatKey(out.Key), "true", cacheStatus(out)}
 	if out.Key != "" { // else it was erased
 		header["Idempotency-Key"] = values[0:1:1]
 	}
@@ -68,7 +68,7 @@ func cacheStatus(out *idempotency.Outcome) string {
 			b = append(b, "; stored"...)
 		}
 	}
-	if out.Fate == idempotency.Unsure {
+	if out.Fate == idempotency.Unsure || out.Doubt {
 		b = append(b, "; detail=OUTCOME-UNKNOWN"...)
 	}
 	return string(b)

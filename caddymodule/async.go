@@ -123,7 +123,7 @@ func (h *Handler) tellAccepted(w http.ResponseWriter, r *http.Request, out *idem
 	}
 	header := w.Header()
 	if out.Key != "" { // else it was erased
-		header.Set("Idempotency-Key", out.Key)
+		header.Set("Idempotency-Key", idempotency.FormatKey(out.Key))
 	}
 	if out.Manner != idempotency.Executed {
 		header.Set("Idempotent-Replayed", "true")

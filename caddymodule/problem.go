@@ -50,7 +50,7 @@ var problemKinds = map[string]struct {
 	slugKeyInUse:            {http.StatusConflict, "The first call with this key is still under way"},
 	slugKeyReused:           {http.StatusUnprocessableEntity, "The key was used for another request"},
 	slugUpstreamConflict:    {http.StatusConflict, "The upstream rejects the key"},
-	slugResultUnavailable:   {http.StatusConflict, "The call ran, but its answer was not kept"},
+	slugResultUnavailable:   {http.StatusConflict, "The call's answer was not kept"},
 	slugRequestTooLarge:     {http.StatusRequestEntityTooLarge, "The request is too large"},
 	slugBodyInvalid:         {http.StatusBadRequest, "The request's body is invalid"},
 	slugRateLimited:         {http.StatusTooManyRequests, "The organisation's rate limit is used up"},
@@ -173,7 +173,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, key string, err
 	// it, where the key stands.
 	p := problemOf(err)
 	if key != "" {
-		w.Header().Set("Idempotency-Key", key)
+		w.Header().Set("Idempotency-Key", idempotency.FormatKey(key))
 	}
 	return writeAnswer(w, p.answer(idempotency.ID{}), nil)
 }
@@ -220,6 +220,11 @@ func problemAlone(err error) *problemError {
 		return &problemError{slug: slugOverloaded, err: err, outcome: outcomeNotExecuted, retryable: true, retryAfter: 10 * time.Second,
 			detail: "The sidecar has as many calls waiting for their turn as it may; this one was not accepted."}
 	case errors.Is(err, idempotency.ErrResultUnavailable):
+		var gone *idempotency.ResultUnavailableError
+		if errors.As(err, &gone) && gone.Status >= http.StatusBadRequest {
+			return &problemError{slug: slugResultUnavailable, err: err, outcome: outcomeUnknown, upstreamStatus: gone.Status,
+				detail: fmt.Sprintf("The upstream answered %d, but that answer was too large to be kept, or had to make room. Whether the call ran is unknown here. It is not sent again: look in the system that the action changes.", gone.Status)}
+		}
 		return &problemError{slug: slugResultUnavailable, err: err, outcome: outcomeExecuted,
 			detail: "The call ran, but its answer was too large to be kept, or had to make room. It is not run again."}
 	case errors.Is(err, idempotency.ErrOverloaded):

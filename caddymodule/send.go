@@ -84,7 +84,8 @@ func (s *sending) Send(ctx context.Context, claim *idempotency.Claim) idempotenc
 			result.Rest = reply.Rest
 		}
 	} else {
-		result.Answer = problemOfReply(reply, claim.Honored()).answer(claim.ID())
+		p := problemOfReply(reply, claim.Honored())
+		result.Answer, result.Doubtful = p.answer(claim.ID()), p.outcome == outcomeUnknown
 	}
 	result.Temporary = isTemporary(reply)
 	h.logReply(claim, reply)

@@ -157,7 +157,8 @@ func TestAConflictIsReturnedOrGoesOnUnderANewKey(t *testing.T) {
 			if a.status != want {
 				t.Errorf("got %+v", a)
 			}
-			if want == 409 && !strings.Contains(a.body, `"code":"upstream.conflict"`) {
+			if want == 409 && (!strings.Contains(a.body, `"code":"upstream.conflict"`) || !strings.Contains(a.body, `"outcome":"unknown"`) ||
+				a.header.Get("Cache-Status") != "genesys; fwd=miss; detail=OUTCOME-UNKNOWN") {
 				t.Errorf("got %+v", a)
 			}
 		})
@@ -211,6 +212,23 @@ func TestAnAnswerTooLargeToKeepGoesToItsFirstCaller(t *testing.T) {
 		}
 		s.kill(t)
 		s.start(t)
+	}
+	p.wantEffects(t, 1)
+}
+
+// An error from behind the platform does not tell whether the action ran, and
+// without it nobody can.
+func TestAnErrorTooLargeToKeepIsNotTakenForAnExecution(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{block: "max_response_body 10B"})
+	call := request{path: execute, body: `{"a":1}`, header: []string{"Sandbox-Fault", "404-remote; times=1", "Idempotency-Key", "k"}}
+	if a := s.send(t, call); a.status != 404 || len(a.body) <= 10 {
+		t.Fatalf("got %+v", a)
+	}
+	a := s.send(t, call)
+	if a.status != 409 || !strings.Contains(a.body, `"code":"result.unavailable"`) || !strings.Contains(a.body, `"outcome":"unknown"`) ||
+		!strings.Contains(a.body, `"upstream_status":404`) {
+		t.Errorf("got %+v", a)
 	}
 	p.wantEffects(t, 1)
 }

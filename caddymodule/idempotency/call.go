@@ -198,6 +198,10 @@ type Result struct {
 	// pass. One that was handed over waits for another turn then.
 	Temporary bool
 
+	// Doubtful says of a call that is Freed that what the answer speaks of, an
+	// earlier call of the upstream's under the same key, may have run.
+	Doubtful bool
+
 	// Attempts are those that were made, for the journal, which takes them over.
 	Attempts []Attempt
 }
@@ -224,6 +228,7 @@ type Outcome struct {
 	TTL     time.Duration // how far off that is, where the outcome is Replayed
 	Adopted bool          // the call was made by another caller, who had left
 	Waits   bool          // of a Pending one: its turn has not come
+	Doubt   bool          // see Result.Doubtful
 	Journal Journal       // how the call went
 
 	tooLarge bool // the answer was not kept
@@ -242,6 +247,16 @@ func (o *Outcome) Settle(delivered bool) {
 	}
 }
 
+// ResultUnavailableError is an ErrResultUnavailable.
+type ResultUnavailableError struct {
+	Status int // of the answer; 0: nobody knows
+}
+
+func (e *ResultUnavailableError) Error() string { return ErrResultUnavailable.Error() }
+
+// Is makes e an ErrResultUnavailable.
+func (e *ResultUnavailableError) Is(target error) bool { return target == ErrResultUnavailable }
+
 var (
 	// ErrKeyReused is returned for a key that belongs to another request.
 	ErrKeyReused = errors.New("the key was used for another request")
@@ -249,9 +264,9 @@ var (
 	// ErrInUse is returned to a duplicate that has waited its time.
 	ErrInUse = errors.New("the first call with this key is still under way")
 
-	// ErrResultUnavailable is returned for a call that ran, but whose answer
+	// ErrResultUnavailable is returned for a call that has ended, but whose answer
 	// was too large to keep.
-	ErrResultUnavailable = errors.New("the call ran, but its answer was not kept")
+	ErrResultUnavailable = errors.New("the call has ended, but its answer was not kept")
 
 	// ErrReleased is returned to who asks for a call that did not run: it was
 	// cancelled, or an operator has said so. Its key is free.

@@ -65,6 +65,18 @@ func unquote(s string) (string, error) {
 	return "", fmt.Errorf("%w: the closing quote is missing", ErrInvalidKey)
 }
 
+// FormatKey returns key as the value of an Idempotency-Key header that ParseKey
+// takes for it: raw, but for one that starts with a quote.
+func FormatKey(key string) string {
+	if !strings.HasPrefix(key, `"`) {
+		return key
+	}
+	return `"` + quoted.Replace(key) + `"`
+}
+
+// quoted writes what a structured-field string holds (RFC 8941, 4.1.6).
+var quoted = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
 // RandomKey returns a fresh key for a call that brought none: a version 4
 // UUID, which every upstream known to take keys accepts.
 func RandomKey() string { return uuid.NewString() }

@@ -35,6 +35,24 @@ func TestParseKeyAccepts(t *testing.T) {
 	}
 }
 
+func TestAKeyIsToldAsOneMaySendIt(t *testing.T) {
+	for key, want := range map[string]string{
+		`order-42`: `order-42`,
+		`a"b\c`:    `a"b\c`,
+		`"q"`:      `"\"q\""`,
+		`"yy`:      `"\"yy"`,
+		`"\`:       `"\"\\"`,
+	} {
+		told := idempotency.FormatKey(key)
+		if told != want {
+			t.Errorf("%s is told as %s, want %s", key, told, want)
+		}
+		if again, err := idempotency.ParseKey(told); err != nil || again != key {
+			t.Errorf("%s is told as %s, which is taken for %s, %v", key, told, again, err)
+		}
+	}
+}
+
 func TestParseKeyRefuses(t *testing.T) {
 	for name, value := range map[string]string{
 		"empty":                      ``,

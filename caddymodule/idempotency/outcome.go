@@ -35,6 +35,7 @@ func told(rec *Record, result Result) *Outcome {
 		Key:     rec.Key,
 		Answer:  result.Answer,
 		Rest:    result.Rest,
+		Doubt:   result.Doubtful,
 		Journal: rec.Journal,
 		owner:   rec.Owner,
 	}
@@ -60,9 +61,18 @@ func replay(rec *Record, fp Fingerprint, now time.Time) (*Outcome, error) {
 	case rec.State == Open:
 		out.Answer = nil // it says that the call may be tried again, which is over
 	case rec.State == Done && rec.Answer == nil:
-		return nil, ErrResultUnavailable
+		return nil, &ResultUnavailableError{Status: rec.lastStatus()}
 	case rec.State == Done:
 		out.Fate = Kept
 	}
 	return out, nil
+}
+
+// lastStatus returns the status of the answer to the last attempt; 0 where none is
+// known, or an operator has said what became of the call.
+func (r *Record) lastStatus() int {
+	if n := len(r.Journal.Attempts); n > 0 && len(r.Journal.Words) == 0 {
+		return r.Journal.Attempts[n-1].Status
+	}
+	return 0
 }
