@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"golang.org/x/net/http/httpguts"
 
 	"genesys-sidecar/caddymodule/genesys"
 )
@@ -82,11 +83,18 @@ func parseGenesysCloud(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, err
 	}
 	d.Reset()
 	handler := new(Handler)
+	seen := make(map[string]bool)
 	proxied, err := splitBlock(d, func(d *caddyfile.Dispenser) (own bool, err error) {
+		name := d.Val()
 		if why, refused := refusedSubdirectives[d.Val()]; refused {
 			return true, d.Errf("%s cannot be used in genesys_cloud: %s", d.Val(), why)
 		}
-		return handler.parseSubdirective(d)
+		own, err = handler.parseSubdirective(d)
+		if own && err == nil && seen[name] && !repeatable[name] {
+			err = d.Errf("%s is given twice", name)
+		}
+		seen[name] = true
+		return own, err
 	})
 	if err != nil {
 		return nil, err
@@ -137,6 +145,9 @@ var refusedSubdirectives = map[string]string{
 	"rewrite":        "it would lead requests past the check for data actions; use the directive rewrite before genesys_cloud",
 	"method":         "it would lead requests past the check for data actions; use the directive method before genesys_cloud",
 }
+
+// repeatable are those of the handler's subdirectives that add to those before.
+var repeatable = map[string]bool{"actions": true, "key": true, "invoke_endpoint": true}
 
 // parseSubdirective parses the subdirective at d if it is one of the handler's,
 // and tells whether it is.
@@ -243,6 +254,9 @@ func (h *Handler) parseKey(d *caddyfile.Dispenser) error {
 	switch {
 	case kind == "header" && len(args) > 0:
 		for _, name := range args {
+			if !httpguts.ValidHeaderFieldName(name) {
+				return d.Errf("key header: %q is no name of a header", name)
+			}
 			h.Keys = append(h.Keys, KeySource{Header: name})
 		}
 	case kind == "json" && len(args) == 1:
@@ -313,10 +327,10 @@ func (h *Handler) parseInvokeEndpoint(d *caddyfile.Dispenser) error {
 		return d.Err("invoke_endpoint: it takes a path and the id of an action, as in: invoke_endpoint /refunds custom_-_3f0c…")
 	}
 	e := InvokeEndpoint{Path: args[0], Action: args[1]}
-	if err := e.validate(); err != nil {
+	h.InvokeEndpoints = append(h.InvokeEndpoints, e)
+	if err := validateEndpoints(h.InvokeEndpoints); err != nil {
 		return d.WrapErr(err)
 	}
-	h.InvokeEndpoints = append(h.InvokeEndpoints, e)
 	return nil
 }
 

@@ -18,8 +18,26 @@ func (e InvokeEndpoint) validate() error {
 	if !strings.HasPrefix(e.Path, "/") {
 		return fmt.Errorf("invoke_endpoint: path %q must start with a slash", e.Path)
 	}
+	if strings.Contains(e.Path, "*") {
+		return fmt.Errorf("invoke_endpoint: path %q is taken as it is, and must not have a *", e.Path)
+	}
 	if e.Action == "" {
 		return fmt.Errorf("invoke_endpoint %s: the action's id is missing", e.Path)
+	}
+	return nil
+}
+
+// validateEndpoints checks each endpoint, and that none is in another's way.
+func validateEndpoints(endpoints []InvokeEndpoint) error {
+	seen := make(map[string]bool)
+	for _, e := range endpoints {
+		if err := e.validate(); err != nil {
+			return err
+		}
+		if seen[e.Path] {
+			return fmt.Errorf("invoke_endpoint %s: the path has an action already", e.Path)
+		}
+		seen[e.Path] = true
 	}
 	return nil
 }

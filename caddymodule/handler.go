@@ -60,7 +60,8 @@ type Handler struct {
 	// earlier attempt may have run. Default: `return`.
 	OnConflict string `json:"on_conflict,omitempty"`
 
-	// How long an answer is kept, from completion. Default: 24h.
+	// How long an answer is kept, from completion; that of a call that may be
+	// adopted at least for the window of adopt. Default: 24h.
 	Retention caddy.Duration `json:"retention,omitempty"`
 
 	// How long a duplicate waits for the first; 0: not at all. Default: 30s.
@@ -323,12 +324,7 @@ func (h *Handler) Validate() error {
 	if h.Attempts < 0 || h.MaxRequestBody < 0 || h.MaxResponseBody < 0 {
 		return errors.New("attempts, max_request_body and max_response_body must not be negative")
 	}
-	for _, e := range h.InvokeEndpoints {
-		if err := e.validate(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return validateEndpoints(h.InvokeEndpoints)
 }
 
 // ServeHTTP answers data actions, and passes other requests on.

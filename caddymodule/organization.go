@@ -209,6 +209,14 @@ func (o *Organization) endpoints(env environment) (api, login *url.URL, err erro
 		return nil, nil, fmt.Errorf("reading login_url: %w", err)
 	}
 
+	for _, option := range []struct{ name, written, value string }{
+		{"region", o.Region, region}, {"api_url", o.APIURL, apiURL}, {"login_url", o.LoginURL, loginURL},
+	} {
+		if option.written != "" && option.value == "" {
+			return nil, nil, fmt.Errorf("reading %s: its placeholder stands for nothing: is the variable set, or the file there?", option.name)
+		}
+	}
+
 	if apiURL != "" {
 		if api, err = genesys.ParseURL(apiURL); err != nil {
 			return nil, nil, fmt.Errorf("reading api_url: %w", err)
