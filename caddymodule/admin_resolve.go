@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"genesys-sidecar/caddymodule/idempotency"
 )
 
@@ -69,6 +71,10 @@ func readResolution(w http.ResponseWriter, r *http.Request) (word idempotency.Re
 	case errors.As(err, &tooLarge):
 		return word, &apiError{http.StatusRequestEntityTooLarge, fmt.Sprintf("a resolution has at most %d bytes", maxResolution)}
 	case err != nil:
+		return word, badInput("reading resolution: %v", err)
+	}
+	formatted := jsontext.Value(bytes.Clone(raw))
+	if err := formatted.Format(); err != nil { // such as a member that is given twice
 		return word, badInput("reading resolution: %v", err)
 	}
 	var res resolutionJSON

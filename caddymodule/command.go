@@ -63,7 +63,7 @@ A request can ask for a fault with the header Sandbox-Fault, as in
 			for _, f := range faults {
 				name, p, err := sandbox.ParseFault(f)
 				if err != nil {
-					return fmt.Errorf("reading --fault: %w", err)
+					return usagef("--fault: %v", err)
 				}
 				cfg.Faults[name] = p
 			}

@@ -87,8 +87,15 @@ func (c *toldCall) answerText() string {
 	return strconv.Itoa(c.Answer.Status)
 }
 
-// attemptCount is how often the call was sent, as far as it is known.
-func (c *toldCall) attemptCount() int { return len(c.Attempts) + c.Skipped }
+// sentText is how often the call was sent, as far as that is known: attempts are
+// written down when a call ends, and nobody knows of those that a crash has cut off.
+func (c *toldCall) sentText() string {
+	n := len(c.Attempts) + c.Skipped
+	if n == 0 && c.State != "queued" && c.State != "released" {
+		return "?"
+	}
+	return strconv.Itoa(n)
+}
 
 func stateColor(state string) string {
 	switch state {

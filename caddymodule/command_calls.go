@@ -257,7 +257,7 @@ func (p *printer) calls(calls []toldCall, now time.Time) {
 	}
 	t.head = append(t.head, "ACTION")
 	for _, c := range calls {
-		row := []string{c.Digest, c.State, ago(now, c.Started), strconv.Itoa(c.attemptCount()), c.answerText()}
+		row := []string{c.Digest, c.State, ago(now, c.Started), c.sentText(), c.answerText()}
 		if organizations {
 			row = append(row, orDash(c.Organization))
 		}

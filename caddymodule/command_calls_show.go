@@ -112,6 +112,9 @@ type painted string
 
 func (p *printer) attempts(c *toldCall, now time.Time) {
 	if len(c.Attempts) == 0 {
+		if c.sentText() == "?" {
+			p.line("\nno attempt is on record: they are written down when a call ends. It may have been sent.")
+		}
 		return
 	}
 	p.line("\nattempts")

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -177,6 +178,13 @@ func TestWhatACrashLeftIsListedAsUnknownAndResolved(t *testing.T) {
 	if calls := s.calls(t, "state=started"); len(calls) != 0 {
 		t.Errorf("it is also said to run: %+v", calls)
 	}
+	// It was sent, though nothing on record says so.
+	if list := s.cli(t, "calls", "list", "--state", "unknown"); !regexp.MustCompile(`\sunknown\s.*\s\?\s`).MatchString(list.out) {
+		t.Errorf("it is listed as:\n%s", list.out)
+	}
+	if show := s.cli(t, "calls", "show", c.Digest); !strings.Contains(show.out, "It may have been sent.") {
+		t.Errorf("it is shown as:\n%s", show.out)
+	}
 	if status := s.ask(t, "POST", "/genesys/calls/"+c.ID+"/resolve", `{"outcome":"executed"}`, nil); status != http.StatusOK {
 		t.Fatalf("resolving: %d", status)
 	}
@@ -308,6 +316,7 @@ func TestBadInputToTheAdminAPIIsExplained(t *testing.T) {
 		{"POST", "/genesys/calls/" + id + "/resolve", `{"outcome":"not_executed","answer":{}}`, 400, "answer"},
 		{"POST", "/genesys/calls/" + id + "/resolve", `{"outcome":"executed","answer":{"status":99}}`, 400, "status"},
 		{"POST", "/genesys/calls/" + id + "/resolve", `{`, 400, "resolution"},
+		{"POST", "/genesys/calls/" + id + "/resolve", `{"outcome":"executed","outcome":"not_executed"}`, 400, "duplicate"},
 		{"POST", "/genesys/calls/" + id + "/resolve", "", 415, "JSON"},
 		{"GET", "/genesys/nothing", "", 404, "nothing"},
 	} {
