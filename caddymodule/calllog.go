@@ -78,8 +78,9 @@ const (
 
 	// lineDelay is how long the first line waits for others. At some hundred calls a
 	// second each would else wake up a processor that has gone to sleep, or be in
-	// the way of the next call on one that has not.
-	lineDelay = 20 * time.Millisecond
+	// the way of the next call on one that has not. A thousand callers who wait for
+	// one call are all answered before their lines are written.
+	lineDelay = 50 * time.Millisecond
 )
 
 var callLines = newCallLog()
