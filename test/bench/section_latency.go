@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -36,6 +35,7 @@ func (b *bench) sectionLatency(ctx context.Context) error {
 
 	all := make([]series, len(contenders))
 	var syncs []time.Duration
+	var disk series // what the disk takes for two syncs when nothing else happens
 	for range b.rounds {
 		few, err := timeSyncs(filepath.Dir(sidecar.storeDir), 300/b.rounds+1)
 		if err != nil {
@@ -45,10 +45,16 @@ func (b *bench) sectionLatency(ctx context.Context) error {
 		if err := b.round(ctx, l, contenders, all); err != nil {
 			return err
 		}
+		floor, err := syncTwice(ctx, filepath.Dir(sidecar.storeDir), l)
+		if err != nil {
+			return err
+		}
+		disk = append(disk, floor)
 	}
 
 	fsync := milliseconds(median(syncs))
-	b.report.addDetails(fmt.Sprintf("Calls at a steady %d/s", steadyRate), contenders, all, -1)
+	b.report.addDetails(fmt.Sprintf("Calls at a steady %d/s", steadyRate),
+		append(contenders, contender{name: "two fsyncs of 1 KiB and nothing else, 500/s"}), append(all, disk), -1)
 	b.report.note("One fsync took %.2f ms: the median of %d times 1 KiB appended to a file beside the store, and fdatasync.", fsync, len(syncs))
 	added := func(pick func(sample) time.Duration) spread {
 		return compare(all[0], all[1], func(a, b sample) float64 { return milliseconds(pick(a) - pick(b)) })
@@ -69,32 +75,6 @@ func (b *bench) sectionLatency(ctx context.Context) error {
 		})
 	}
 	return nil
-}
-
-// timeSyncs measures how long it takes to append 1 KiB to a file in dir and to
-// have it put on the disk, n times.
-func timeSyncs(dir string, n int) ([]time.Duration, error) {
-	f, err := os.CreateTemp(dir, "fsync-")
-	if err != nil {
-		return nil, fmt.Errorf("measuring fsync: %w", err)
-	}
-	defer func() {
-		_ = f.Close()
-		_ = os.Remove(f.Name())
-	}()
-	block := randomText(1 << 10)
-	took := make([]time.Duration, n)
-	for i := range took {
-		began := time.Now()
-		if _, err := f.Write(block); err != nil {
-			return nil, fmt.Errorf("measuring fsync: %w", err)
-		}
-		if err := syncData(f); err != nil {
-			return nil, fmt.Errorf("measuring fsync: %w", err)
-		}
-		took[i] = time.Since(began)
-	}
-	return took, nil
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
