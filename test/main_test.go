@@ -21,7 +21,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "genesys-sidecar")
-	build := exec.Command("go", "build", "-race", "-tags", "nobadger,nomysql,nopgx", "-o", binary, "../cmd/genesys-sidecar")
+	build := exec.Command("go", "build", "-race", "-tags", "nobadger,nomysql,nopgx", "-ldflags", "-w", "-o", binary, "../cmd/genesys-sidecar")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "building the program:", err)

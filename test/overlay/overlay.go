@@ -67,8 +67,9 @@ func moduleRoot(ctx context.Context) (string, error) {
 }
 
 func build(ctx context.Context, root, dir, binary string, race bool, replaced map[string]string) error {
-	// As it is shipped, but for the race detector: what is compiled serves both.
-	args := []string{"build", "-tags", "nobadger,nomysql,nopgx", "-o", binary}
+	// As it is shipped, but for the race detector, so that what is compiled serves
+	// both; and for what a debugger needs, which takes as long to link as all else.
+	args := []string{"build", "-tags", "nobadger,nomysql,nopgx", "-ldflags", "-w", "-o", binary}
 	env := os.Environ()
 	if race {
 		args, env = append(args, "-race"), append(env, "CGO_ENABLED=1")
