@@ -209,10 +209,11 @@ func (o *Organization) endpoints(env environment) (api, login *url.URL, err erro
 		return nil, nil, fmt.Errorf("reading login_url: %w", err)
 	}
 
-	for _, option := range []struct{ name, written, value string }{
-		{"region", o.Region, region}, {"api_url", o.APIURL, apiURL}, {"login_url", o.LoginURL, loginURL},
+	for _, option := range []struct{ name, written, value, variable string }{
+		{"region", o.Region, region, env.region}, {"api_url", o.APIURL, apiURL, env.apiURL}, {"login_url", o.LoginURL, loginURL, env.loginURL},
 	} {
-		if option.written != "" && option.value == "" {
+		isDefault := option.variable != "" && option.written == "{env."+option.variable+"}"
+		if option.written != "" && option.value == "" && !isDefault {
 			return nil, nil, fmt.Errorf("reading %s: its placeholder stands for nothing: is the variable set, or the file there?", option.name)
 		}
 	}

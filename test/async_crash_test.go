@@ -267,6 +267,7 @@ func (d *drain) checkQuiet() {
 const turnsAtATime = 64
 
 func TestABacklogIsDrainedByAProcessThatIsKilledAllTheTime(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{execute, invoke} {
 		for _, scopes := range []int{1, 25} {
 			upstream := map[string]string{execute: "ignores keys", invoke: "honors keys"}[path]
@@ -319,6 +320,7 @@ func waitLong(t testing.TB, condition func() bool) {
 // A caller that is not told that its call was accepted sends it again, and one that
 // brings no key is recognised.
 func TestKilledWhileACallIsHandedOver(t *testing.T) {
+	t.Parallel()
 	failing, err := buildFailing()
 	must(t, err)
 	for _, point := range []string{"unqueued", "queued", "unpromised", "promised"} {
@@ -328,6 +330,7 @@ func TestKilledWhileACallIsHandedOver(t *testing.T) {
 					continue // what it is told is not flushed before
 				}
 				t.Run(strings.Join([]string{point, store, "key " + key}, "/"), func(t *testing.T) {
+					t.Parallel()
 					p := newPlatform(t, sandbox.Config{})
 					p.control(t, "PUT", "/sandbox/token-endpoint", `{"mode":"down"}`)
 					o := options{}

@@ -20,6 +20,7 @@ const deploy = "../deploy"
 // TestWhatCannotBeRunHereIsReadByThoseItIsFor has BuildKit's linter and
 // Kubernetes' own types look at what is meant for them.
 func TestWhatCannotBeRunHereIsReadByThoseItIsFor(t *testing.T) {
+	t.Parallel()
 	out, err := exec.Command("go", "run", "-C", "manifests", ".", "../"+deploy+"/Dockerfile", "../"+deploy+"/kubernetes/sidecar.yaml").CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)

@@ -77,13 +77,19 @@ var killed = []struct {
 
 // TestKilledAtAnyPointOfACall shows what a kill -9 leaves of a call, at each point.
 func TestKilledAtAnyPointOfACall(t *testing.T) {
+	t.Parallel()
 	failing, err := buildFailing()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var table strings.Builder
-	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(rows, "killed\tstore\tupstream\tkey\texecuted before\tits repeat\texecuted in the end\n")
+	rows := []string{"killed\tstore\tupstream\tkey\texecuted before\tits repeat\texecuted in the end"}
+	t.Cleanup(func() {
+		var table strings.Builder
+		aligned := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(aligned, strings.Join(rows, "\n"))
+		_ = aligned.Flush()
+		t.Logf("\n%s", &table)
+	})
 	for _, k := range killed {
 		for _, store := range []string{"disk", "redis"} {
 			for _, path := range []string{execute, invoke} {
@@ -99,16 +105,17 @@ func TestKilledAtAnyPointOfACall(t *testing.T) {
 					if k.only != "" && k.only != store && k.only != whose {
 						continue
 					}
+					row := len(rows)
+					rows = append(rows, "") // its test begins when all have their row
 					t.Run(strings.Join([]string{k.when, store, upstream, "key " + whose}, "/"), func(t *testing.T) {
+						t.Parallel()
 						atEnd := killAndRepeat(t, failing, k.point, store, path, key, k.executed, want)
-						fmt.Fprintf(rows, "%s\t%s\t%s\t%s\t%d\t%s\t%d\n", k.when, store, upstream, whose, k.executed, want, atEnd)
+						rows[row] = fmt.Sprintf("%s\t%s\t%s\t%s\t%d\t%s\t%d", k.when, store, upstream, whose, k.executed, want, atEnd)
 					})
 				}
 			}
 		}
 	}
-	_ = rows.Flush()
-	t.Logf("\n%s", &table)
 }
 
 // killAndRepeat kills a sidecar at a point of a call, starts it again and repeats

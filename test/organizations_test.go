@@ -166,6 +166,7 @@ func TestWhichOrganisationIsMeantIsNeverGuessed(t *testing.T) {
 		"the default lacks its client":   {"region mypurecloud.ie\n" + acme, "", "client_id of that is empty"},
 		"two are the same":               {acme + beta, "organization acme", "organization beta: it has the same API and the same client as organization acme"},
 		"a secret is empty":              {strings.Replace(acme, "env.SECRET", "env.NOTHING", 1), "organization acme", "organization acme: the OAuth client's secret is empty"},
+		"the default is written out":     {"region {env.GENESYSCLOUD_REGION}\nclient_id a\nclient_secret {env.SECRET}\n", "", ""},
 		"the region stands for nothing":  {"region {env.NOTHING}\nclient_id a\nclient_secret {env.SECRET}\n", "", "reading region: its placeholder stands for nothing"},
 		"the API stands for nothing":     {"api_url {env.NOTHING}\nclient_id a\nclient_secret {env.SECRET}\n", "", "reading api_url: its placeholder stands for nothing"},
 		"the halves are of two":          {acme, "organization acme\ntransport genesys {\norganization acne\n}", "it has acme"},

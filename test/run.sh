@@ -56,7 +56,7 @@ if [ $# = 0 ]; then
 fi
 # The longest package has taken 26 minutes, on two slow cores: the limit is for one
 # that hangs.
-go test -race -tags "$tags" -timeout 45m "$@" ./...
+go test -race -parallel 4 -tags "$tags" -timeout 45m "$@" ./...
 
 echo '== coverage'
 if [ -n "$profile" ]; then
