@@ -136,6 +136,7 @@ func (h *Handler) newCall(r *http.Request, a action, who identity, id idempotenc
 		if who.adopt > 0 {
 			call.Adoption = idempotency.NewAdoptionID(o.organisation, o.scope, fp)
 			call.AdoptWindow = who.adopt
+			call.Retention = max(call.Retention, who.adopt)
 		}
 	}
 

@@ -133,7 +133,7 @@ func (h *Handler) identify(header http.Header, body []byte) (identity, error) {
 		case s.Hash > 0:
 			return identity{hash: true, retention: time.Duration(s.Hash)}, nil
 		case s.Adopt > 0:
-			return identity{adopt: time.Duration(s.Adopt), retention: time.Duration(max(s.Adopt, h.Retention))}, nil
+			return identity{adopt: time.Duration(s.Adopt)}, nil
 		case s.Require:
 			return identity{}, &problemError{slug: slugKeyRequired,
 				detail: "The request has no idempotency key. Send one that is unique to this call, and the same one with every repeat of it, in the header Idempotency-Key or where this endpoint's operator says."}

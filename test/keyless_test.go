@@ -142,6 +142,22 @@ func TestAnAdoptionWindowEnds(t *testing.T) {
 	waitFor(t, func() bool { return s.send(t, call).status == 200 })
 }
 
+func TestAShortRetentionDoesNotCutTheWindow(t *testing.T) {
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{block: "retention 1s"})
+	call := keyless
+	call.header = []string{"Sandbox-Fault", "500-after; times=1", "Sandbox-Call", "c"}
+	if a := s.send(t, call); a.status != 500 {
+		t.Fatalf("got %+v", a)
+	}
+	kept := newCall(execute, "k", "")
+	s.send(t, kept)
+	waitFor(t, func() bool { return !s.send(t, kept).replayed() }) // retention has passed
+	if a := s.send(t, call); a.status != 500 || !a.replayed() {
+		t.Errorf("within the window of adopt: %+v", a)
+	}
+}
+
 func TestOtherSourcesOfKeys(t *testing.T) {
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{block: `key header X-Request-Id X-Order
