@@ -123,6 +123,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		block("key header \"my key\""):                                       "no name of a header",
 		block("retention 1h\n\t\tretention 2h"):                              "retention is given twice",
 		block("scope a\n\t\tscope b"):                                        "scope is given twice",
+		block("transport http\n\t\ttransport http"):                          "transport is given twice",
 		block("invoke_endpoint /r a\n\t\tinvoke_endpoint /r b"):              "/r: the path has an action already",
 		block("invoke_endpoint /r/* a"):                                      "must not have a *",
 		block("transport http fast {\n}"):                                    "argument count",

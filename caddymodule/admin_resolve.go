@@ -73,10 +73,6 @@ func readResolution(w http.ResponseWriter, r *http.Request) (word idempotency.Re
 	case err != nil:
 		return word, badInput("reading resolution: %v", err)
 	}
-	formatted := jsontext.Value(bytes.Clone(raw))
-	if err := formatted.Format(); err != nil { // such as a member that is given twice
-		return word, badInput("reading resolution: %v", err)
-	}
 	var res resolutionJSON
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
@@ -85,6 +81,10 @@ func readResolution(w http.ResponseWriter, r *http.Request) (word idempotency.Re
 	}
 	if dec.More() {
 		return word, badInput("reading resolution: something follows its end")
+	}
+	strict := jsontext.Value(raw)
+	if err := strict.Format(); err != nil { // such as a member that is given twice
+		return word, badInput("reading resolution: %v", err)
 	}
 	switch res.Outcome {
 	case string(outcomeExecuted):

@@ -68,7 +68,7 @@ func cacheStatus(out *idempotency.Outcome) string {
 			b = append(b, "; stored"...)
 		}
 	}
-	if out.Fate == idempotency.Unsure || out.Doubt {
+	if out.Fate == idempotency.Unsure || out.Doubtful {
 		b = append(b, "; detail=OUTCOME-UNKNOWN"...)
 	}
 	return string(b)

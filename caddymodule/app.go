@@ -221,6 +221,9 @@ func (a *App) Cleanup() error {
 	return errors.Join(errs...)
 }
 
+// standsForNothing is what is wrong with an option whose placeholder does.
+const standsForNothing = "its placeholder stands for nothing: is the variable set, or the file there?"
+
 // orEnv returns value with its placeholders replaced, or the environment
 // variable name, if there is one, where value is empty. It is called at run time too: a {file.*} is
 // read anew each time.

@@ -11,7 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-	"golang.org/x/net/http/httpguts"
 
 	"genesys-sidecar/caddymodule/genesys"
 )
@@ -81,13 +80,12 @@ func parseGenesysCloud(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, err
 	if d.NextArg() {
 		return nil, d.Errf("genesys_cloud takes no upstream: the organisation's API is the upstream, as set by region or api_url in the global option genesys; got %q", d.Val())
 	}
-	d.Reset()
 	handler := new(Handler)
 	seen := make(map[string]bool)
 	proxied, err := splitBlock(d, func(d *caddyfile.Dispenser) (own bool, err error) {
 		name := d.Val()
-		if why, refused := refusedSubdirectives[d.Val()]; refused {
-			return true, d.Errf("%s cannot be used in genesys_cloud: %s", d.Val(), why)
+		if why, refused := refusedSubdirectives[name]; refused {
+			return true, d.Errf("%s cannot be used in genesys_cloud: %s", name, why)
 		}
 		own, err = handler.parseSubdirective(d)
 		if own && err == nil && seen[name] && !repeatable[name] {
@@ -254,8 +252,8 @@ func (h *Handler) parseKey(d *caddyfile.Dispenser) error {
 	switch {
 	case kind == "header" && len(args) > 0:
 		for _, name := range args {
-			if !httpguts.ValidHeaderFieldName(name) {
-				return d.Errf("key header: %q is no name of a header", name)
+			if _, err := newHeaderName(name); err != nil {
+				return d.Errf("key header: %v", err)
 			}
 			h.Keys = append(h.Keys, KeySource{Header: name})
 		}
@@ -337,9 +335,6 @@ func (h *Handler) parseInvokeEndpoint(d *caddyfile.Dispenser) error {
 // parseTransport parses Caddy's own transport http into the transport that
 // adds the token.
 func (h *Handler) parseTransport(d *caddyfile.Dispenser) error {
-	if h.TransportRaw != nil {
-		return d.Err("transport: it is already given")
-	}
 	if !d.NextArg() {
 		return d.ArgErr()
 	}

@@ -28,15 +28,11 @@ func parseArg(d *caddyfile.Dispenser, target *string) error {
 	return nil
 }
 
-// splitBlock gives each option of the block at d to parse, which tells whether
-// it is one of its own, and returns the directive with all others.
+// splitBlock gives each option of the block of the directive at d, which has no
+// arguments, to parse, which tells whether it is one of its own, and returns the
+// directive with all others.
 func splitBlock(d *caddyfile.Dispenser, parse func(*caddyfile.Dispenser) (own bool, err error)) (rest *caddyfile.Dispenser, err error) {
-	d.Next() // consume directive name
-	name := d.Token()
-	others := []caddyfile.Token{name}
-	for d.NextArg() {
-		others = append(others, d.Token())
-	}
+	others := []caddyfile.Token{d.Token()}
 	var options []caddyfile.Token // in their braces
 	for d.NextBlock(0) {
 		if options == nil {

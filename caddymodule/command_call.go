@@ -87,14 +87,18 @@ func (c *toldCall) answerText() string {
 	return strconv.Itoa(c.Answer.Status)
 }
 
-// sentText is how often the call was sent, as far as that is known: attempts are
-// written down when a call ends, and nobody knows of those that a crash has cut off.
+// mayHaveBeenSent tells whether the call has had its turn and no attempt on record:
+// they are written down when it ends, and a crash cuts that off.
+func (c *toldCall) mayHaveBeenSent() bool {
+	return len(c.Attempts) == 0 && c.State != "queued" && c.State != "released"
+}
+
+// sentText is how often the call was sent, as far as that is known.
 func (c *toldCall) sentText() string {
-	n := len(c.Attempts) + c.Skipped
-	if n == 0 && c.State != "queued" && c.State != "released" {
+	if c.mayHaveBeenSent() {
 		return "?"
 	}
-	return strconv.Itoa(n)
+	return strconv.Itoa(len(c.Attempts) + c.Skipped)
 }
 
 func stateColor(state string) string {

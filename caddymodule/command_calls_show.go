@@ -112,7 +112,7 @@ type painted string
 
 func (p *printer) attempts(c *toldCall, now time.Time) {
 	if len(c.Attempts) == 0 {
-		if c.sentText() == "?" {
+		if c.mayHaveBeenSent() {
 			p.line("\nno attempt is on record: they are written down when a call ends. It may have been sent.")
 		}
 		return

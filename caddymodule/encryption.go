@@ -18,8 +18,8 @@ func (a *App) provisionKeys() (err error) {
 	for i, text := range a.EncryptionKeys {
 		// What the replacer complains of, it repeats.
 		if texts[i], err = repl.ReplaceOrErr(text, true, true); err != nil {
-			return fmt.Errorf("reading encryption_key %d of %d: its placeholder stands for nothing: is the variable set, or the file there? "+
-				"Make a key with: %s", i+1, len(texts), store.HowToMakeAKey)
+			return fmt.Errorf("reading encryption_key %d of %d: %s Make a key with: %s",
+				i+1, len(texts), standsForNothing, store.HowToMakeAKey)
 		}
 	}
 	if a.keyring, err = store.ParseKeyring(texts); err != nil {

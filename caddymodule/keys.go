@@ -57,6 +57,14 @@ func newPointer(s string) (*pointer, error) {
 	return &pointer{p, s}, nil
 }
 
+// newHeaderName returns the name under which an http.Header has the header s.
+func newHeaderName(s string) (string, error) {
+	if !httpguts.ValidHeaderFieldName(s) {
+		return "", fmt.Errorf("%q is no name of a header", s)
+	}
+	return http.CanonicalHeaderKey(s), nil
+}
+
 func newKeySources(configured []KeySource) ([]keySource, error) {
 	sources := make([]keySource, len(configured))
 	for i, c := range configured {
@@ -65,10 +73,10 @@ func newKeySources(configured []KeySource) ([]keySource, error) {
 		last := false
 		if c.Header != "" {
 			kinds++
-			if !httpguts.ValidHeaderFieldName(c.Header) {
-				return nil, fmt.Errorf("%q is no name of a header", c.Header)
+			var err error
+			if s.Header, err = newHeaderName(c.Header); err != nil {
+				return nil, err
 			}
-			s.Header = http.CanonicalHeaderKey(c.Header)
 		}
 		if c.JSON != "" {
 			kinds++

@@ -196,25 +196,21 @@ func (a *App) provisionOrganization(ctx caddy.Context, name string, o *Organizat
 
 // endpoints returns the base URLs of the API and of the login service.
 func (o *Organization) endpoints(env environment) (api, login *url.URL, err error) {
-	region, err := orEnv(o.Region, env.region)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading region: %w", err)
-	}
-	apiURL, err := orEnv(o.APIURL, env.apiURL)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading api_url: %w", err)
-	}
-	loginURL, err := orEnv(o.LoginURL, env.loginURL)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading login_url: %w", err)
-	}
-
-	for _, option := range []struct{ name, written, value, variable string }{
-		{"region", o.Region, region, env.region}, {"api_url", o.APIURL, apiURL, env.apiURL}, {"login_url", o.LoginURL, loginURL, env.loginURL},
+	var region, apiURL, loginURL string
+	for _, option := range []struct {
+		name, written, variable string
+		value                   *string
+	}{
+		{"region", o.Region, env.region, &region},
+		{"api_url", o.APIURL, env.apiURL, &apiURL},
+		{"login_url", o.LoginURL, env.loginURL, &loginURL},
 	} {
-		isDefault := option.variable != "" && option.written == "{env."+option.variable+"}"
-		if option.written != "" && option.value == "" && !isDefault {
-			return nil, nil, fmt.Errorf("reading %s: its placeholder stands for nothing: is the variable set, or the file there?", option.name)
+		if *option.value, err = orEnv(option.written, option.variable); err != nil {
+			return nil, nil, fmt.Errorf("reading %s: %w", option.name, err)
+		}
+		// The default may be written out; it then is what it would be else.
+		if option.written != "" && *option.value == "" && option.written != "{env."+option.variable+"}" {
+			return nil, nil, fmt.Errorf("reading %s: %s", option.name, standsForNothing)
 		}
 	}
 

@@ -171,7 +171,6 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	d.Reset()
 	rest, err := splitBlock(d, func(d *caddyfile.Dispenser) (own bool, err error) {
 		if d.Val() != "organization" {
 			return false, nil
@@ -225,15 +224,11 @@ func (t *Transport) proxy(req *http.Request) (*http.Response, error) {
 	req.Header = maps.Clone(req.Header)
 	req.Header["Cdn-Loop"] = marked(req.Header)
 	hasBody := req.Body != nil && req.Body != http.NoBody
-	switch req.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-	default:
+	if !hasBody {
 		// What changes something is sent at most once here as well, whatever its
 		// caller's key means to the platform. (A body that a server reads, net/http
 		// cannot read again.)
-		if !hasBody {
-			genesys.DisguiseKeys(req.Header)
-		}
+		genesys.DisguiseKeys(req.Header)
 	}
 	for again := false; ; again = true {
 		tok, err := t.org.tokens.Token(req.Context())

@@ -131,25 +131,26 @@ func TestAClientThatSendsAgainOnEveryLostConnectionRunsOnce(t *testing.T) {
 	p.wantEffects(t, 1)
 }
 
-func TestAnAdoptionWindowEnds(t *testing.T) {
-	p := newPlatform(t, sandbox.Config{})
-	s := newSidecar(t, p, options{block: "key adopt 1ms"})
+// withAnUnknownCall starts a sidecar, and returns a keyless call whose outcome is
+// unknown, once; sent again, it would run to its end.
+func withAnUnknownCall(t *testing.T, block string) (*sidecar, request) {
+	t.Helper()
+	s := newSidecar(t, newPlatform(t, sandbox.Config{}), options{block: block})
 	call := keyless
 	call.header = []string{"Sandbox-Fault", "500-after; times=1", "Sandbox-Call", "c"}
 	if a := s.send(t, call); a.status != 500 {
 		t.Fatalf("got %+v", a)
 	}
+	return s, call
+}
+
+func TestAnAdoptionWindowEnds(t *testing.T) {
+	s, call := withAnUnknownCall(t, "key adopt 1ms")
 	waitFor(t, func() bool { return s.send(t, call).status == 200 })
 }
 
 func TestAShortRetentionDoesNotCutTheWindow(t *testing.T) {
-	p := newPlatform(t, sandbox.Config{})
-	s := newSidecar(t, p, options{block: "retention 1s"})
-	call := keyless
-	call.header = []string{"Sandbox-Fault", "500-after; times=1", "Sandbox-Call", "c"}
-	if a := s.send(t, call); a.status != 500 {
-		t.Fatalf("got %+v", a)
-	}
+	s, call := withAnUnknownCall(t, "retention 1s")
 	kept := newCall(execute, "k", "")
 	s.send(t, kept)
 	waitFor(t, func() bool { return !s.send(t, kept).replayed() }) // retention has passed

@@ -55,7 +55,8 @@ if [ $# = 0 ]; then
 	set -- -cover -coverprofile "$profile"
 fi
 # The longest package has taken 26 minutes, on two slow cores: the limit is for one
-# that hangs.
+# that hangs. Tests that may run side by side wait most of the time, for leases and
+# for processes that start.
 go test -race -parallel 4 -tags "$tags" -timeout 45m "$@" ./...
 
 echo '== coverage'

@@ -217,19 +217,19 @@ const (
 
 // Outcome is what a caller is to be told.
 type Outcome struct {
-	ID      ID
-	Manner  Manner
-	Fate    Fate
-	Key     string        // the key under which the call can be repeated
-	Answer  *Answer       // nil: there is none to tell, see Fate
-	Rest    io.ReadCloser // see Result; to be closed by who got the outcome
-	Stored  bool          // repeats will be told the same
-	Expires time.Time     // when the record ends, by the store's clock; zero unless Stored
-	TTL     time.Duration // how far off that is, where the outcome is Replayed
-	Adopted bool          // the call was made by another caller, who had left
-	Waits   bool          // of a Pending one: its turn has not come
-	Doubt   bool          // see Result.Doubtful
-	Journal Journal       // how the call went
+	ID       ID
+	Manner   Manner
+	Fate     Fate
+	Key      string        // the key under which the call can be repeated
+	Answer   *Answer       // nil: there is none to tell, see Fate
+	Rest     io.ReadCloser // see Result; to be closed by who got the outcome
+	Stored   bool          // repeats will be told the same
+	Expires  time.Time     // when the record ends, by the store's clock; zero unless Stored
+	TTL      time.Duration // how far off that is, where the outcome is Replayed
+	Adopted  bool          // the call was made by another caller, who had left
+	Waits    bool          // of a Pending one: its turn has not come
+	Doubtful bool          // see Result
+	Journal  Journal       // how the call went
 
 	tooLarge bool // the answer was not kept
 	owner    Owner

@@ -29,15 +29,15 @@ func finished(rec *Record, result Result, now time.Time, retention time.Duration
 // told returns what the caller of a call that has just ended as rec is told.
 func told(rec *Record, result Result) *Outcome {
 	return &Outcome{
-		ID:      rec.ID,
-		Manner:  Executed,
-		Fate:    result.Fate,
-		Key:     rec.Key,
-		Answer:  result.Answer,
-		Rest:    result.Rest,
-		Doubt:   result.Doubtful,
-		Journal: rec.Journal,
-		owner:   rec.Owner,
+		ID:       rec.ID,
+		Manner:   Executed,
+		Fate:     result.Fate,
+		Key:      rec.Key,
+		Answer:   result.Answer,
+		Rest:     result.Rest,
+		Doubtful: result.Doubtful,
+		Journal:  rec.Journal,
+		owner:    rec.Owner,
 	}
 }
 

@@ -15,22 +15,15 @@ const syncedSize = 1 << 10
 // timeSyncs measures how long it takes to append 1 KiB to a file in dir and to
 // have it put on the disk, n times.
 func timeSyncs(dir string, n int) ([]time.Duration, error) {
-	f, err := os.CreateTemp(dir, "fsync-")
+	log, err := newSyncedLog(dir, 0)
 	if err != nil {
 		return nil, fmt.Errorf("measuring fsync: %w", err)
 	}
-	defer func() {
-		_ = f.Close()
-		_ = os.Remove(f.Name())
-	}()
-	block := randomText(syncedSize)
+	defer log.remove()
 	took := make([]time.Duration, n)
 	for i := range took {
 		began := time.Now()
-		if _, err := f.Write(block); err != nil {
-			return nil, fmt.Errorf("measuring fsync: %w", err)
-		}
-		if err := syncData(f); err != nil {
+		if err := log.put(); err != nil {
 			return nil, fmt.Errorf("measuring fsync: %w", err)
 		}
 		took[i] = time.Since(began)
@@ -93,8 +86,8 @@ type syncedLog struct {
 	synced int64      // blocks; guarded by turn
 }
 
-// newSyncedLog makes a log in dir that has been written over once, as the store's
-// are.
+// newSyncedLog makes a log in dir of which so many blocks have been written over
+// once, as the store's are.
 func newSyncedLog(dir string, blocks int) (*syncedLog, error) {
 	f, err := os.CreateTemp(dir, "fsync-")
 	if err != nil {
