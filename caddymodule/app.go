@@ -126,6 +126,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.provisionStore(ctx); err != nil {
 		return err
 	}
+	for _, o := range a.orgs {
+		o.init(a.backend.store)
+	}
 	return registerMetrics(ctx)
 }
 
@@ -182,7 +185,7 @@ func (a *App) Start() (err error) {
 		return err // which nobody stops
 	}
 	for _, o := range a.orgs {
-		o.start(a.backend.store)
+		o.start()
 	}
 	a.run()
 	a.backend.gate.Resume(a.backend.resume)

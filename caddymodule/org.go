@@ -67,6 +67,13 @@ type access struct {
 	budget    pacing.Config
 }
 
+// useFirst lets a be what the organisation goes by, unless there is something.
+func (o *org) useFirst(a *access) {
+	if o.access.CompareAndSwap(nil, a) {
+		o.pacer.Configure(a.budget)
+	}
+}
+
 // use lets a be what the organisation goes by, and returns what that replaces.
 func (o *org) use(a *access) (former *access) {
 	former = o.access.Swap(a)

@@ -190,7 +190,6 @@ func (a *App) provisionOrganization(ctx caddy.Context, name string, o *Organizat
 		},
 	}
 	a.orgs[name] = loaded
-	state.access.CompareAndSwap(nil, loaded.access)
 	return nil
 }
 
@@ -299,15 +298,19 @@ func noOrganization(name string, names []string) string {
 	return fmt.Sprintf("there is no organization %q in the global option genesys; it has %s", name, strings.Join(names, ", "))
 }
 
-// start lets the organisation's state use what this configuration says.
-// Its budget is spent together with whoever else uses the store, if that can do
-// so.
-func (o *organization) start(store idempotency.Store) {
+// init lets the organisation's state use what this configuration says, if it has
+// used nothing yet: the servers of a process may have started, and be called,
+// before start is. Its budget is spent together with whoever else uses the store,
+// if that can do so.
+func (o *organization) init(store idempotency.Store) {
 	if shared, ok := store.(pacing.Shared); ok {
 		o.access.budget.Shared, o.access.budget.Name = shared, hex.EncodeToString(o.digest[:])
 	}
-	o.former = o.use(o.access)
+	o.useFirst(o.access)
 }
+
+// start lets the organisation's state use what this configuration says.
+func (o *organization) start() { o.former = o.use(o.access) }
 
 // stop takes that back, unless a later configuration has replaced it already.
 func (o *organization) stop() {

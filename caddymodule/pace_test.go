@@ -1,9 +1,13 @@
 package caddymodule
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"genesys-sidecar/caddymodule/idempotency"
 	"genesys-sidecar/caddymodule/pacing"
@@ -69,5 +73,34 @@ func TestABudgetThatMakesNoSenseIsRefused(t *testing.T) {
 		if err := o.checkBudget(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// The servers of a process may have started, and be called, before the app is.
+func TestACallThatComesBeforeTheStartKeepsToTheBudget(t *testing.T) {
+	ctx, err := caddy.ProvisionContext(&caddy.Config{AppsRaw: caddy.ModuleMap{"genesys": json.RawMessage(`{
+		"api_url": "http://127.0.0.1:1", "client_id": "a client", "client_secret": "a secret",
+		"pace": {"starts": 1, "window": "1h"}, "storage": {"backend": "memory"}
+	}`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := ctx.App("genesys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := loaded.(*App)
+	defer func() {
+		if err := a.Cleanup(); err != nil {
+			t.Error(err)
+		}
+	}()
+	soon := time.Now().Add(time.Minute)
+	if _, err := a.orgs[""].pacer.Enter(t.Context(), "", soon); err != nil {
+		t.Fatal(err)
+	}
+	var late *pacing.LateError
+	if _, err := a.orgs[""].pacer.Enter(t.Context(), "", soon); !errors.As(err, &late) {
+		t.Errorf("before it has started: %v, and one may start in an hour", err)
 	}
 }
