@@ -91,6 +91,7 @@ func TestFleetWhatADeadSidecarHadQueuedIsRunByAnother(t *testing.T) {
 // A sidecar that stands still for longer than its lease has its calls taken over,
 // and finds out when it goes on.
 func TestFleetABacklogIsDrainedByThreeThatAreKilledAndPausedAllTheTime(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{execute, invoke} {
 		for _, scopes := range []int{1, 25} {
 			upstream := map[string]string{execute: "ignores keys", invoke: "honors keys"}[path]

@@ -100,6 +100,7 @@ func TestWhatThePlatformRefusesIsTheAnswerAndItsKeyIsFree(t *testing.T) {
 }
 
 func TestACallThatThePlatformDefersWaitsForAnotherTurn(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{execute, invoke} {
 		p := newPlatform(t, sandbox.Config{})
 		s := newSidecar(t, p, options{block: "deadline 500ms"})
@@ -160,6 +161,7 @@ func TestAFullBacklogAcceptsNothing(t *testing.T) {
 }
 
 func TestLargeCallsWaitAsSmallOnesDo(t *testing.T) {
+	t.Parallel()
 	w := newWard(t, sandbox.Config{})
 	s := newSidecar(t, w.platform, options{})
 	s.block(t, w)
@@ -217,6 +219,7 @@ func TestCallsThatWaitAreSentByTheConfigurationInForce(t *testing.T) {
 }
 
 func TestACallWaitsForAnOrganisationThatWasTakenAway(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	other, o, _ := newAcme(t, sandbox.Config{})
 	s := newSidecar(t, p, o)
@@ -240,6 +243,7 @@ func TestACallWaitsForAnOrganisationThatWasTakenAway(t *testing.T) {
 }
 
 func TestEncryptionLeavesNothingReadableOfACallThatWaits(t *testing.T) {
+	t.Parallel()
 	texts := []string{canary + "-key", canary + "-body", canary + "-header", "custom_-_" + canary}
 	for name, test := range map[string]struct {
 		global string
@@ -316,6 +320,7 @@ func TestACallThatDoesNotFitTheConfigurationAnyMoreStandsInNobodysWay(t *testing
 }
 
 func TestCallsThatWaitSurviveTheEndOfTheProcess(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(*sidecar){
 		"stopped": func(s *sidecar) { s.stop(t) },
 		"killed":  func(s *sidecar) { s.kill(t) },

@@ -90,6 +90,7 @@ func TestWithoutALimitThereIsNoBudgetToTellOf(t *testing.T) {
 }
 
 func TestTheStatusTellsWhatWaitsForItsTurn(t *testing.T) {
+	t.Parallel()
 	withStores(t, options{global: "backlog 40 1MiB"}, func(t *testing.T, p *platform, s *sidecar) {
 		p.control(t, "PUT", "/sandbox/client", `{"secret":"another"}`) // nothing is sent without a token
 		if b := s.budgetStatus(t).Backlog; b == nil || b.Calls != 0 || b.MaxCalls != 40 || b.MaxBytes != 1<<20 {

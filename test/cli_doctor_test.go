@@ -98,6 +98,7 @@ func TestTheDoctorFindsNothingWhereAllIsWell(t *testing.T) {
 }
 
 func TestTheDoctorAndTheCredentials(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newPatient(t, p, options{})
 	nobody := "http://" + freeAddress(t)
@@ -151,6 +152,7 @@ func TestTheDoctorNoticesAClockThatIsWrong(t *testing.T) {
 }
 
 func TestTheDoctorAndTheStoresDirectory(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -180,6 +182,7 @@ func TestTheDoctorAndTheStoresDirectory(t *testing.T) {
 }
 
 func TestTheDoctorAsksTheSidecarThatRuns(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{})
 	s.send(t, keyed(1))
@@ -234,6 +237,7 @@ func TestTheDoctorNoticesAConfigurationThatDoesNotLoad(t *testing.T) {
 }
 
 func TestTheDoctorAndRedis(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	durable := redistest.New(t, redistest.Options{Password: "pw-of-redis", Args: []string{"--appendonly", "yes", "--appendfsync", "always"}})
 	lazy := redistest.New(t, redistest.Options{Args: []string{"--maxmemory-policy", "allkeys-lru"}})

@@ -28,6 +28,7 @@ func (s *sidecar) list(t *testing.T, args ...string) listed {
 }
 
 func TestCallsAreListedByWhatIsAskedFor(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{block: "scope {http.request.header.X-User}"})
 	if l := s.list(t); len(l.Calls) != 0 {

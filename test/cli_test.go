@@ -147,6 +147,7 @@ func TestAForgottenCallRunsAgain(t *testing.T) {
 }
 
 func TestACallUnderWayIsNeitherForgottenNorResolved(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{})
 	done := make(chan answer)
@@ -182,6 +183,7 @@ func TestChangesNeedYesWhereNobodyCanBeAsked(t *testing.T) {
 }
 
 func TestExitCodesArriveAsThoseOfTheProcess(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{})
 	s.wantExit(t, 0, "status")
@@ -226,6 +228,7 @@ func TestStatusSaysWhenTheStoreIsDown(t *testing.T) {
 }
 
 func TestTheAdminEndpointIsThatOfTheConfiguration(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{})
 	if e := finish(t, s.command("genesys", "health", "--config", s.config())); e.code != 0 {

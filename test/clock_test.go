@@ -51,6 +51,7 @@ func newTurnedSidecar(t *testing.T, p *platform, o options) (s *sidecar, turn fu
 // TestAWallClockThatJumpsRunsNothingAgain turns the wall clock by twice the
 // retention, while the sidecar runs and while it does not.
 func TestAWallClockThatJumpsRunsNothingAgain(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s, turn := newTurnedSidecar(t, p, options{global: "cache off\n\t\tstore disk", block: "retention 24h"})
 	told := make(map[string]answer)

@@ -46,6 +46,7 @@ func TestAlertRulesPassTheirTests(t *testing.T) {
 }
 
 func TestEveryQueryOfTheDashboardAndTheAlertsHasDataFromALiveSidecar(t *testing.T) {
+	t.Parallel()
 	needPrometheus(t, "prometheus")
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{global: "pace 6000 1m\nconcurrency 50"})

@@ -58,6 +58,7 @@ func readDockerfile(t *testing.T) dockerfile {
 // command, and runs it as the image would: alone in a file system that cannot be
 // written to but for its volumes, as its user.
 func TestTheImageNeedsNothingButItself(t *testing.T) {
+	t.Parallel()
 	image := readDockerfile(t)
 	root := mount(t, "-t", "tmpfs", "tmpfs")
 	program := filepath.Join(root, "genesys-sidecar")

@@ -131,6 +131,7 @@ func TestTheUnitIsSoundAndHardened(t *testing.T) {
 // TestTheUnitsCaddyfileRunsAsTheUnitHasIt stands in for systemd: a directory for
 // the credential, one for the state, and a socket to say "ready" to.
 func TestTheUnitsCaddyfileRunsAsTheUnitHasIt(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	dir, credentials := t.TempDir(), t.TempDir()
 	writeFile(t, filepath.Join(credentials, "client_secret"), secret+"\n")

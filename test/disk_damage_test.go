@@ -34,6 +34,7 @@ func answeredSidecar(t *testing.T, p *platform, o options) (s *sidecar, told map
 }
 
 func TestADamagedFileKeepsTheSidecarFromStarting(t *testing.T) {
+	t.Parallel()
 	flip := func(b []byte) []byte { b[len(b)/3] ^= 4; return b }
 	cut := func(b []byte) []byte { return b[:len(b)/2] }
 	empty := func([]byte) []byte { return nil }
@@ -84,6 +85,7 @@ func TestADamagedFileKeepsTheSidecarFromStarting(t *testing.T) {
 // A table is read when it is needed, so that the sidecar starts. What it cannot
 // read it must not take for absent.
 func TestACallWhoseRecordCannotBeReadIsRefusedAndNotRunAgain(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s, told := answeredSidecar(t, p, options{global: "cache off"})
 	s.stop(t)

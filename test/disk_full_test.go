@@ -121,6 +121,7 @@ func sendUntilRefused(t *testing.T, s *sidecar, prefix string) (told map[string]
 }
 
 func TestAFullDiskRefusesCallsAndServesAgainOnceThereIsRoom(t *testing.T) {
+	t.Parallel()
 	disk := newSmallDisk(t)
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{global: "cache off\n\t\tstore disk " + disk.store()})
@@ -200,6 +201,7 @@ func TestAFullDiskRefusesCallsAndServesAgainOnceThereIsRoom(t *testing.T) {
 }
 
 func TestASidecarKilledOnAFullDiskTellsWhyItDoesNotStart(t *testing.T) {
+	t.Parallel()
 	disk := newSmallDisk(t)
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{global: "store disk " + disk.store()})

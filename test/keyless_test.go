@@ -231,6 +231,7 @@ func TestAnAnsweredCallDoesNotSwallowTheNextAfterACrash(t *testing.T) {
 }
 
 func TestBeingToldAgainExtendsTheWindow(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{block: "key adopt 2s"})
 	call := keyless

@@ -15,6 +15,7 @@ import (
 )
 
 func TestReloadsDuringACallChangeNothingAboutIt(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{})
 	call := request{path: execute, body: `{"a":1}`, header: []string{"Idempotency-Key", "k", "Sandbox-Fault", "slow=2s"}}
@@ -61,6 +62,7 @@ func TestACallKeepsItsStoreWhenAReloadGoesOnWithAnother(t *testing.T) {
 }
 
 func TestSIGTERMWaitsForCallsUnderWay(t *testing.T) {
+	t.Parallel()
 	for _, leaves := range []bool{false, true} {
 		t.Run(fmt.Sprintf("caller leaves: %v", leaves), func(t *testing.T) {
 			p := newPlatform(t, sandbox.Config{})
@@ -121,6 +123,7 @@ func TestADamagedStoreIsRefusedAndLeftAsItIs(t *testing.T) {
 // TestKilledEveryHalfSecond kills the process under load. No key runs twice,
 // and no answer that a caller got changes or is lost.
 func TestKilledEveryHalfSecond(t *testing.T) {
+	t.Parallel()
 	kills := 40
 	if testing.Short() {
 		kills = 4

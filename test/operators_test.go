@@ -196,6 +196,7 @@ func TestWhatACrashLeftIsListedAsUnknownAndResolved(t *testing.T) {
 }
 
 func TestACallThatRunsIsNeitherResolvedNorForgotten(t *testing.T) {
+	t.Parallel()
 	withStores(t, options{}, func(t *testing.T, p *platform, s *sidecar) {
 		r := ordered("order-17")
 		r.header = append(r.header, "Sandbox-Fault", "slow=6s; times=1")

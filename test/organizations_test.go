@@ -156,6 +156,7 @@ func TestARejectedReloadChangesNoOrganisationsSecret(t *testing.T) {
 // TestWhichOrganisationIsMeantIsNeverGuessed checks what is said of
 // configurations that do not tell.
 func TestWhichOrganisationIsMeantIsNeverGuessed(t *testing.T) {
+	t.Parallel()
 	const (
 		acme = "organization acme {\nregion mypurecloud.de\nclient_id a\nclient_secret {env.SECRET}\n}\n"
 		beta = "organization beta {\nregion mypurecloud.de\nclient_id a\nclient_secret {env.SECRET}\n}\n"

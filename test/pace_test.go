@@ -183,6 +183,7 @@ func TestAWaitingCallStartsWhenAReloadRaisesTheLimit(t *testing.T) {
 }
 
 func TestACallerThatLeavesWhileItWaitsIsNotSentFor(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{global: "pace 1 2s"})
 	s.send(t, keyed(1))

@@ -25,6 +25,7 @@ func TestTheAdminEndpointRefusesABrowserThatIsSentThere(t *testing.T) {
 }
 
 func TestTheAdminEndpointOpensInABrowserWhereAnEmptyOriginIsLetIn(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{global: "store memory"})
 	s.rewrite(t, "admin "+s.admin+"\n", "admin "+s.admin+" {\n\t\torigins \"\" "+s.admin+"\n\t}\n")

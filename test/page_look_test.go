@@ -87,6 +87,7 @@ const contrast = `(() => {
 })()`
 
 func TestThePagesTextsStandOutInLightAndDark(t *testing.T) {
+	t.Parallel()
 	s := newVaried(t)
 	for _, dark := range []bool{false, true} {
 		b := openTab(t, s.page(), screen{width: 1280, height: 900, dark: dark})

@@ -54,6 +54,7 @@ func TestThePageSaysNothingOfABudgetWhereThereIsNone(t *testing.T) {
 }
 
 func TestThePageShowsABudgetAndWhoWaitsForIt(t *testing.T) {
+	t.Parallel()
 	s := newPaced(t, newPlatform(t, sandbox.Config{}), "store memory\n\t\tpace 1 1h\n\t\tconcurrency 50")
 	b := openTab(t, s.page(), screen{})
 	b.waitText(t, "#checks", "Budget: 0 of 1 start used in 60 min; 0 of 50 at a time; none waits.")
@@ -69,6 +70,7 @@ func TestThePageShowsABudgetAndWhoWaitsForIt(t *testing.T) {
 }
 
 func TestThePageSaysWhoseCallsWaitForABudget(t *testing.T) {
+	t.Parallel()
 	s := newPaced(t, newPlatform(t, sandbox.Config{}), "store memory\n\t\tpace 1 1h")
 	wantStatus(t, s.send(t, keyed(1)), 200)
 	b := openTab(t, s.page(), screen{})
@@ -80,6 +82,7 @@ func TestThePageSaysWhoseCallsWaitForABudget(t *testing.T) {
 }
 
 func TestThePageSaysThatThePlatformHasAskedForAPause(t *testing.T) {
+	t.Parallel()
 	s := newSidecar(t, newPlatform(t, sandbox.Config{}), options{global: "store memory\n\t\tpace 300 1s", site: "genesys_admin", block: "deadline 30s"})
 	b := openTab(t, s.page(), screen{})
 	b.waitText(t, "#health", "All is well.")
@@ -99,6 +102,7 @@ func TestThePageSaysThatThePlatformHasAskedForLess(t *testing.T) {
 }
 
 func TestThePageSaysThatAFleetsBudgetCannotBeAskedFor(t *testing.T) {
+	t.Parallel()
 	redis := newRedis(t)
 	s := newPaced(t, newPlatform(t, sandbox.Config{}), "pace 100 1h {\n\t\t\tburst 100\n\t\t\tshare 3\n\t\t}\n\t\t"+onRedis(redis.URL()))
 	get := request{method: http.MethodGet, path: "/api/v2/users/me"} // needs no store
@@ -114,6 +118,7 @@ func TestThePageSaysThatAFleetsBudgetCannotBeAskedFor(t *testing.T) {
 }
 
 func TestThePageShowsHowManyCallsAreToBeAnsweredLater(t *testing.T) {
+	t.Parallel()
 	s := newPaced(t, newPlatform(t, sandbox.Config{}), "store memory\n\t\tpace 1 1h")
 	wantStatus(t, s.send(t, keyed(0)), 200)
 	b := openTab(t, s.page(), screen{})
@@ -148,6 +153,7 @@ func TestThePageSaysHowSoonABacklogIsWorkedThrough(t *testing.T) {
 }
 
 func TestThePageSaysThatABacklogIsNearlyFull(t *testing.T) {
+	t.Parallel()
 	w := newWard(t, sandbox.Config{})
 	defer w.letIn() // else the sidecar ends late
 	s := newPaced(t, w.platform, "store memory\n\t\tbacklog 5")
@@ -163,6 +169,7 @@ func TestThePageSaysThatABacklogIsNearlyFull(t *testing.T) {
 }
 
 func TestThePageListsTheCallsThatWaitForTheirTurn(t *testing.T) {
+	t.Parallel()
 	w := newWard(t, sandbox.Config{})
 	defer w.letIn() // else the sidecar ends late
 	s := newPaced(t, w.platform, "store memory")
@@ -184,6 +191,7 @@ func TestThePageListsTheCallsThatWaitForTheirTurn(t *testing.T) {
 }
 
 func TestThePageShowsHowLongACallWasPaced(t *testing.T) {
+	t.Parallel()
 	s := newPaced(t, newPlatform(t, sandbox.Config{}), "store memory\n\t\tpace 1 2s")
 	for i := range 2 {
 		wantStatus(t, s.send(t, keyed(i)), 200)
@@ -196,6 +204,7 @@ func TestThePageShowsHowLongACallWasPaced(t *testing.T) {
 }
 
 func TestThePageShowsHowLongACallWasPaused(t *testing.T) {
+	t.Parallel()
 	s := newPaced(t, newPlatform(t, sandbox.Config{}), "store memory")
 	first := s.begin(t, keyed(1).with("Sandbox-Fault", "429=2; times=1"))
 	waitFor(t, func() bool {

@@ -20,6 +20,7 @@ func (b *tab) step(t *testing.T, text string) {
 }
 
 func TestACallThatRanIsResolvedOnThePageAndItsAnswerReplayed(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newOperated(t, p)
 	call, _ := s.lose(t, "refund-7")

@@ -38,6 +38,7 @@ func (b *tab) openFirst(t *testing.T) {
 }
 
 func TestThePageTellsWhatGoesOn(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newOperated(t, p)
 	call := request{path: execute, body: `{"a":1}`, header: []string{"Idempotency-Key", "order-17"}}
@@ -69,6 +70,7 @@ func TestThePageTellsWhatGoesOn(t *testing.T) {
 }
 
 func TestThePageShowsWhatOthersWroteAsText(t *testing.T) {
+	t.Parallel()
 	const markup = `'><img/src=x/onerror=window.ran=1><svg/onload=window.ran=1>`
 	p := newPlatform(t, sandbox.Config{})
 	s := newOperated(t, p)
@@ -97,6 +99,7 @@ func TestThePageShowsWhatOthersWroteAsText(t *testing.T) {
 }
 
 func TestThePageGoesOnAroundAHalfTypedForm(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newOperated(t, p)
 	for i := range 12 {
@@ -136,6 +139,7 @@ func TestThePageGoesOnAroundAHalfTypedForm(t *testing.T) {
 }
 
 func TestThePageSaysThatItsConnectionIsLostAndFindsItAgain(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newOperated(t, p)
 	s.lose(t, "lost")
@@ -159,6 +163,7 @@ func TestThePageSaysThatItsConnectionIsLostAndFindsItAgain(t *testing.T) {
 }
 
 func TestThePageStandsStillWhileItIsPaused(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newOperated(t, p)
 	b := openTab(t, s.page(), screen{})

@@ -100,6 +100,7 @@ func (s *sidecar) sendRaw(t *testing.T, r request) answer {
 // An upstream that reads a request on a connection that it has answered on
 // before, and closes it, is what makes net/http send the request again.
 func TestNoTransportSendsACallASecondTime(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	secured := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "the platform", "localhost")}}
 	for way, c := range map[string]struct {

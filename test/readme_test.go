@@ -29,6 +29,7 @@ func blocks(t *testing.T, language string) []string {
 var grammar = regexp.MustCompile(`<[a-z]`)
 
 func TestEveryCaddyfileOfTheREADMELoads(t *testing.T) {
+	t.Parallel()
 	loaded := 0
 	for i, text := range blocks(t, "caddyfile") {
 		if grammar.MatchString(text) {

@@ -111,6 +111,7 @@ func TestRecipeOrganizations(t *testing.T) {
 }
 
 func TestRecipeBasicAuth(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newRecipe(t, p, "basic-auth", "BILLING_PASSWORD_HASH="+hashPassword(t, "b1lling"), "SUPPORT_PASSWORD_HASH="+hashPassword(t, "supp0rt"))
 	s.run(t)

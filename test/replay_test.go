@@ -149,6 +149,7 @@ func TestADuplicateWaitsAsLongAsItMay(t *testing.T) {
 }
 
 func TestEveryAnswerIsReplayedFromTheStoreWhereTheCacheIsTooSmall(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	s := newSidecar(t, p, options{global: "cache 64KiB"})
 	const n = 3000

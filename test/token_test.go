@@ -193,6 +193,7 @@ func TestNoSecretIsShown(t *testing.T) {
 }
 
 func TestTheTokenIsRefreshedBeforeItExpires(t *testing.T) {
+	t.Parallel()
 	p := newPlatform(t, sandbox.Config{TokenLife: 4 * time.Second})
 	s := newSidecar(t, p, options{})
 	i := 0
