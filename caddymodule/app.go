@@ -193,15 +193,18 @@ func (a *App) Start() (err error) {
 	return nil
 }
 
-// Stop puts back what Start replaced if no later configuration has replaced it
-// again: then this one has failed, or the process exits. Requests may still be
-// under way.
-func (a *App) Stop() error {
+// Stop puts back what Start replaced if this configuration has failed. Else
+// another is in force already, or none follows: then what is under way ends by what
+// this one says, though the servers may be stopped, and wait for it, only after this.
+func (a *App) Stop() (err error) {
+	failed := !a.tenure.hasBegun()
 	a.rest()
 	for _, o := range a.orgs {
-		o.stop()
+		o.stop(failed)
 	}
-	err := a.backend.revert(a.settings, a.tenure.formerSettings)
+	if failed {
+		err = a.backend.revert(a.settings, a.tenure.formerSettings)
+	}
 	// Else each configuration would keep the one before it in memory, and so
 	// every one there ever was.
 	a.tenure.formerSettings = nil

@@ -111,13 +111,8 @@ func (b *backend) revert(s, former *settings) error {
 	if b.settings != s || former == nil {
 		return nil
 	}
-	// Records may be encrypted with a new key by now. When the process exits,
-	// that is the one that it is started with again.
-	keys := s.keyring
-	if !caddy.Exiting() {
-		keys = former.keyring.With(s.keyring)
-	}
-	return b.applyLocked(former, keys)
+	// Records may be encrypted with a new key by now.
+	return b.applyLocked(former, former.keyring.With(s.keyring))
 }
 
 func (b *backend) applyLocked(s *settings, keys *store.Keyring) error {

@@ -312,9 +312,11 @@ func (o *organization) init(store idempotency.Store) {
 // start lets the organisation's state use what this configuration says.
 func (o *organization) start() { o.former = o.use(o.access) }
 
-// stop takes that back, unless a later configuration has replaced it already.
-func (o *organization) stop() {
-	o.restore(o.access, o.former)
+// stop takes that back where the configuration has failed.
+func (o *organization) stop(failed bool) {
+	if failed {
+		o.restore(o.access, o.former)
+	}
 	o.former = nil // else each configuration would keep the one before it in memory
 }
 

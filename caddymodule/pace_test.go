@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -76,11 +75,17 @@ func TestABudgetThatMakesNoSenseIsRefused(t *testing.T) {
 	}
 }
 
-// The servers of a process may have started, and be called, before the app is.
-func TestACallThatComesBeforeTheStartKeepsToTheBudget(t *testing.T) {
+// provisioned returns the app of a configuration whose organisation has a pace of
+// so many starts an hour, if any.
+func provisioned(t *testing.T, starts int) *App {
+	t.Helper()
+	pace := ""
+	if starts > 0 {
+		pace = fmt.Sprintf(`"pace": {"starts": %d, "window": "1h"},`, starts)
+	}
 	ctx, err := caddy.ProvisionContext(&caddy.Config{AppsRaw: caddy.ModuleMap{"genesys": json.RawMessage(`{
-		"api_url": "http://127.0.0.1:1", "client_id": "a client", "client_secret": "a secret",
-		"pace": {"starts": 1, "window": "1h"}, "storage": {"backend": "memory"}
+		"api_url": "http://127.0.0.1:1", "client_id": "a client", "client_secret": "{env.PATH}",
+		` + pace + `"storage": {"backend": "memory"}
 	}`)}})
 	if err != nil {
 		t.Fatal(err)
@@ -90,17 +95,49 @@ func TestACallThatComesBeforeTheStartKeepsToTheBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := loaded.(*App)
-	defer func() {
+	t.Cleanup(func() {
 		if err := a.Cleanup(); err != nil {
 			t.Error(err)
 		}
-	}()
-	soon := time.Now().Add(time.Minute)
-	if _, err := a.orgs[""].pacer.Enter(t.Context(), "", soon); err != nil {
-		t.Fatal(err)
+	})
+	return a
+}
+
+// starts returns how many starts an hour the budget in force has.
+func (a *App) starts() int { return a.orgs[""].pacer.Status().Limits.Starts }
+
+// The servers of a process may have started, and be called, before the app is.
+func TestACallThatComesBeforeTheStartKeepsToTheBudget(t *testing.T) {
+	if n := provisioned(t, 1).starts(); n != 1 {
+		t.Errorf("before it has started, the budget is %d", n)
 	}
-	var late *pacing.LateError
-	if _, err := a.orgs[""].pacer.Enter(t.Context(), "", soon); !errors.As(err, &late) {
-		t.Errorf("before it has started: %v, and one may start in an hour", err)
+}
+
+// They may also be stopped, and wait for their calls, after it.
+func TestTheLastBudgetHoldsUntilTheLastCallHasEnded(t *testing.T) {
+	first, second, failed := provisioned(t, 0), provisioned(t, 2), provisioned(t, 3)
+	start := func(a *App) {
+		if err := a.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop := func(a *App) {
+		if err := a.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(first)
+	first.tenure.started()
+	start(second)
+	second.tenure.started()
+	stop(first)
+	start(failed)
+	stop(failed)
+	if n := second.starts(); n != 2 {
+		t.Errorf("after one that failed, the budget is %d", n)
+	}
+	stop(second)
+	if n := second.starts(); n != 2 {
+		t.Errorf("after the process was asked to end, the budget is %d", n)
 	}
 }

@@ -67,9 +67,14 @@ func inTerm() *App {
 	}
 }
 
-func (t *tenure) isOver() bool {
+// hasBegun tells whether all apps of the configuration have started.
+func (t *tenure) hasBegun() bool { return isClosed(t.begun) }
+
+func (t *tenure) isOver() bool { return isClosed(t.over) }
+
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-t.over:
+	case <-c:
 		return true
 	default:
 		return false
