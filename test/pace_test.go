@@ -182,6 +182,30 @@ func TestAWaitingCallStartsWhenAReloadRaisesTheLimit(t *testing.T) {
 	p.wantEffects(t, 2)
 }
 
+func TestCallsThatWaitWhileTheProcessEndsStillKeepToTheBudget(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t, sandbox.Config{})
+	s := newSidecar(t, p, options{})
+	s.configure(t, options{global: "pace 1 2s"})
+	s.reload(t)
+	s.send(t, keyed(1))
+	var wg sync.WaitGroup
+	for i := range 2 {
+		wg.Go(func() {
+			if a := s.send(t, keyed(2+i)); a.status != 200 {
+				t.Errorf("got %+v", a)
+			}
+		})
+	}
+	waitFor(t, func() bool { return s.budgetStatus(t).Organizations[0].Budget.Waiting == 2 })
+	s.stop(t)
+	wg.Wait()
+	p.wantEffects(t, 3)
+	if n := p.most(time.Second); n > 1 {
+		t.Errorf("%d calls came within a second, and one may in two", n)
+	}
+}
+
 func TestACallerThatLeavesWhileItWaitsIsNotSentFor(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
