@@ -16,8 +16,12 @@ type contender struct {
 	keys     *keys
 	replayed bool // every answer is one that was told before
 	runs     bool // every request makes the upstream execute something
-	slow     bool // it takes its time even for one request
+	slow     bool // it takes seconds even for one request
 }
+
+// slowTurn is how many times as long as another's the turn of a slow contender is:
+// else it would be a single request of each connection.
+const slowTurn = 5
 
 // load is how contenders are driven.
 type load struct {
@@ -44,6 +48,9 @@ func (b *bench) turn(ctx context.Context, c contender, l load) (sample, error) {
 		duration:    l.duration,
 		count:       l.count,
 		check:       c.check(),
+	}
+	if c.slow {
+		p.duration *= slowTurn
 	}
 	executedBefore, err := b.upstream.executions(ctx)
 	if err != nil {

@@ -31,7 +31,7 @@ func (r *report) method() []string {
 		notes = append(notes, "Varnish is told to cache POST under the key, in memory.")
 	}
 	if r.hasContender("tutorial") {
-		notes = append(notes, "The tutorial's program is `test/bench/tutorial/app.py` in one uvicorn worker, and keeps its answers in a dict. It uses httpx; Debian's uvicorn does without uvloop and httptools. As written, its turn is longer than the others', since its last answers take seconds.")
+		notes = append(notes, "The tutorial's program is `test/bench/tutorial/app.py` in one uvicorn worker, and keeps its answers in a dict. It uses httpx; Debian's uvicorn does without uvloop and httptools. As written, its turn takes five times as long as the others', since an answer takes seconds.")
 	}
 	if cost, ok := r.generatorCost(); ok {
 		notes = append(notes, fmt.Sprintf("The load generator itself took %.1f µs of CPU for a request to Caddy respond.", float64(cost)/float64(time.Microsecond)))
