@@ -231,8 +231,9 @@ const (
 
 	// l0Tables is how many tables, of the size of a memory table each, gather before
 	// they are compacted into what is there already. The more there are, the less often
-	// that is rewritten; a read asks a filter of each, and they take the more space for
-	// not being compressed yet. With 16 a call costs 5 % more CPU, with 8 a tenth.
+	// that is rewritten. But a read asks a filter of each, and they are not compressed
+	// yet. With 16 a call costs 5 % more CPU, and an answer from disk 6 % less, where all
+	// of them are there.
 	l0Tables = 32
 
 	// blockCacheSize is what tables' filters, indexes and hottest blocks may
