@@ -129,7 +129,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	for _, o := range a.orgs {
 		o.init(a.backend.store)
 	}
-	return registerMetrics(ctx)
+	if err := registerMetrics(ctx); err != nil {
+		return err
+	}
+	a.runFirst()
+	return nil
 }
 
 func (a *App) provisionStore(ctx caddy.Context) error {
@@ -215,6 +219,7 @@ func (a *App) Stop() (err error) {
 // Cleanup gives back what Provision took. What requests under way still need
 // stays until they have ended.
 func (a *App) Cleanup() error {
+	a.giveUp()
 	var errs []error
 	if a.backendKey != "" {
 		_, err := backends.Delete(a.backendKey)

@@ -103,13 +103,25 @@ func provisioned(t *testing.T, starts int) *App {
 	return a
 }
 
+func TestAConfigurationThatNeverStartsIsNotInForce(t *testing.T) {
+	a := provisioned(t, 1)
+	a.giveUp() // which its cleanup does
+	if running.Load() != nil || !a.tenure.isOver() {
+		t.Error("it is in force, or events still wait for it")
+	}
+}
+
 // starts returns how many starts an hour the budget in force has.
 func (a *App) starts() int { return a.orgs[""].pacer.Status().Limits.Starts }
 
 // The servers of a process may have started, and be called, before the app is.
 func TestACallThatComesBeforeTheStartKeepsToTheBudget(t *testing.T) {
-	if n := provisioned(t, 1).starts(); n != 1 {
+	a := provisioned(t, 1)
+	if n := a.starts(); n != 1 {
 		t.Errorf("before it has started, the budget is %d", n)
+	}
+	if running.Load() != a {
+		t.Error("before it has started, there is nothing to tell of it")
 	}
 }
 

@@ -27,17 +27,27 @@ type tenure struct {
 
 	started func()        // closes begun
 	begun   chan struct{} // closed once all apps of the configuration have started
-	over    chan struct{} // closed when the app is stopped
+	over    chan struct{} // closed when the app is stopped, or given up before
+	end     func()        // closes over
 }
 
 func newTenure() *tenure {
 	t := &tenure{begun: make(chan struct{}), over: make(chan struct{})}
 	t.started = sync.OnceFunc(func() { close(t.begun) })
+	t.end = sync.OnceFunc(func() { close(t.over) })
 	return t
 }
 
+// runFirst makes a the app in force, if there is none: the servers of a process may
+// have started, and be asked, before a is.
+func (a *App) runFirst() { running.CompareAndSwap(nil, a) }
+
 // run makes a the app in force.
-func (a *App) run() { a.tenure.former = running.Swap(a) }
+func (a *App) run() {
+	if former := running.Swap(a); former != a {
+		a.tenure.former = former
+	}
+}
 
 // rest puts back the app that was in force before a, unless another has replaced
 // a already: then a's configuration has failed, or the process exits.
@@ -47,8 +57,16 @@ func (a *App) rest() {
 		former = nil
 	}
 	running.CompareAndSwap(a, former)
-	close(a.tenure.over)
+	a.tenure.end()
 	a.tenure.former = nil // else each configuration would keep the one before it in memory
+}
+
+// giveUp is rest for an app that may not have been started at all.
+func (a *App) giveUp() {
+	if a.tenure != nil && !a.tenure.isOver() {
+		running.CompareAndSwap(a, nil)
+		a.tenure.end()
+	}
 }
 
 // inTerm returns the app in force, once all apps of its configuration have
