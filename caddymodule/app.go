@@ -219,7 +219,9 @@ func (a *App) Stop() (err error) {
 // Cleanup gives back what Provision took. What requests under way still need
 // stays until they have ended.
 func (a *App) Cleanup() error {
-	a.giveUp()
+	if a.tenure != nil {
+		a.rest() // it may not have been started, and so nobody stops it
+	}
 	var errs []error
 	if a.backendKey != "" {
 		_, err := backends.Delete(a.backendKey)

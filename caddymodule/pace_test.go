@@ -103,16 +103,16 @@ func provisioned(t *testing.T, starts int) *App {
 	return a
 }
 
+// starts returns how many starts an hour the budget in force has.
+func (a *App) starts() int { return a.orgs[""].pacer.Status().Limits.Starts }
+
 func TestAConfigurationThatNeverStartsIsNotInForce(t *testing.T) {
 	a := provisioned(t, 1)
-	a.giveUp() // which its cleanup does
+	a.rest() // which its cleanup does
 	if running.Load() != nil || !a.tenure.isOver() {
 		t.Error("it is in force, or events still wait for it")
 	}
 }
-
-// starts returns how many starts an hour the budget in force has.
-func (a *App) starts() int { return a.orgs[""].pacer.Status().Limits.Starts }
 
 // The servers of a process may have started, and be called, before the app is.
 func TestACallThatComesBeforeTheStartKeepsToTheBudget(t *testing.T) {

@@ -50,7 +50,8 @@ func (a *App) run() {
 }
 
 // rest puts back the app that was in force before a, unless another has replaced
-// a already: then a's configuration has failed, or the process exits.
+// a already: then a's configuration has failed, maybe before a was started, or the
+// process exits. It may be called again.
 func (a *App) rest() {
 	former := a.tenure.former
 	if former != nil && former.tenure.isOver() {
@@ -59,14 +60,6 @@ func (a *App) rest() {
 	running.CompareAndSwap(a, former)
 	a.tenure.end()
 	a.tenure.former = nil // else each configuration would keep the one before it in memory
-}
-
-// giveUp is rest for an app that may not have been started at all.
-func (a *App) giveUp() {
-	if a.tenure != nil && !a.tenure.isOver() {
-		running.CompareAndSwap(a, nil)
-		a.tenure.end()
-	}
 }
 
 // inTerm returns the app in force, once all apps of its configuration have

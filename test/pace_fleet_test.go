@@ -23,7 +23,6 @@ func (p *platform) most(window time.Duration) (n int) {
 }
 
 func TestFleetSpendsOneBudgetTogether(t *testing.T) {
-	t.Parallel()
 	p := newPlatform(t, sandbox.Config{})
 	const calls, limit, window = 600, 300, 10 * time.Second
 	fleet := newFleet(t, p, 3, "pace 300 10s\n\t\t"+onRedis(newRedis(t).URL()))
