@@ -353,7 +353,8 @@ func waitFor(t testing.TB, condition func() bool) {
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(5000)))
+		// Browsers refuse 10080, and no other of these.
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10100+rand.IntN(4900)))
 		if _, taken := addresses.LoadOrStore(address, nil); taken {
 			continue
 		}
