@@ -313,15 +313,18 @@ func TestAStoreThatComesBackNeverBeginsWithAnEmptyOne(t *testing.T) {
 	}
 }
 
-// Another process may have got what was mounted into the directory's place.
+// Another process may have got what was mounted into the directory's place. It
+// has it before it is there, or the store would have it first.
 func TestAStoreThatComesBackTellsThatAnotherHasItsDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
+	cmd, _ := startChild(t, "hold", dir+".other")
 	var log lockedLog
 	s, _, mend := failedStore(t, dir, &log)
-	if err := os.Rename(dir, dir+".away"); err != nil {
-		t.Fatal(err)
+	for _, move := range [][2]string{{dir, dir + ".away"}, {dir + ".other", dir}} {
+		if err := os.Rename(move[0], move[1]); err != nil {
+			t.Fatal(err)
+		}
 	}
-	cmd, _ := startChild(t, "hold", dir)
 	mend()
 	eventually(t, "the lock to be noticed", func() bool {
 		_, err := s.Get(ctx, claim("name 1").ID)
