@@ -67,6 +67,10 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request, a action) 
 		if !errors.Is(err, context.Canceled) {
 			h.logRefusal(err)
 		}
+		var gone *idempotency.ResultUnavailableError
+		if errors.As(err, &gone) && who.key == "" { // the call was found by its request
+			id, who.key = gone.ID, gone.Key
+		}
 		return h.reject(w, r, &a, began, id, who.key, err)
 	}
 	if out.Fate == idempotency.Pending {

@@ -216,6 +216,29 @@ func TestAnAnswerTooLargeToKeepGoesToItsFirstCaller(t *testing.T) {
 	p.wantEffects(t, 1)
 }
 
+// A call that was found by its request has a key nonetheless.
+func TestAnAnswerTooLargeToKeepIsToldByItsKey(t *testing.T) {
+	large := request{path: execute, body: `{"a":1}`, header: []string{"Sandbox-Fault", "large=3KiB"}}
+	for source, first := range map[string]func(*sidecar, *platform) (told string){
+		"adopt": func(s *sidecar, p *platform) string {
+			s.leave(t, large, func() bool { return p.Summary().Attempts == 1 })
+			waitFor(t, func() bool { return strings.Contains(s.log(t), "call sent") })
+			return ""
+		},
+		"hash 1m": func(s *sidecar, _ *platform) string { return s.send(t, large).header.Get("Idempotency-Key") },
+	} {
+		p := newPlatform(t, sandbox.Config{Latency: 100_000_000})
+		s := newSidecar(t, p, options{block: "max_response_body 1KiB\nkey " + source})
+		told := first(s, p)
+		a := s.send(t, large)
+		key := a.header.Get("Idempotency-Key")
+		if a.status != 409 || key == "" || told != "" && key != told {
+			t.Errorf("%s: first told %q, got %+v", source, told, a)
+		}
+		p.wantEffects(t, 1)
+	}
+}
+
 // An error from behind the platform does not tell whether the action ran, and
 // without it nobody can.
 func TestAnErrorTooLargeToKeepIsNotTakenForAnExecution(t *testing.T) {

@@ -249,7 +249,9 @@ func (o *Outcome) Settle(delivered bool) {
 
 // ResultUnavailableError is an ErrResultUnavailable.
 type ResultUnavailableError struct {
-	Status int // of the answer; 0: nobody knows
+	ID     ID     // of the call
+	Key    string // the key under which it is known; empty: it was erased
+	Status int    // of the answer; 0: nobody knows
 }
 
 func (e *ResultUnavailableError) Error() string { return ErrResultUnavailable.Error() }

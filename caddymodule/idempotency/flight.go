@@ -172,7 +172,7 @@ func (f *flight) outcome(first bool) (*Outcome, error) {
 		if out.Rest = f.takeRest(); out.Rest == nil {
 			switch out.Fate {
 			case Kept:
-				return nil, &ResultUnavailableError{Status: out.Answer.Status}
+				return nil, &ResultUnavailableError{out.ID, out.Key, out.Answer.Status}
 			case Freed:
 				return nil, ErrInUse // it did not run, and may be tried again
 			case Unsure:

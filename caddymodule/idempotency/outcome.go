@@ -61,7 +61,7 @@ func replay(rec *Record, fp Fingerprint, now time.Time) (*Outcome, error) {
 	case rec.State == Open:
 		out.Answer = nil // it says that the call may be tried again, which is over
 	case rec.State == Done && rec.Answer == nil:
-		return nil, &ResultUnavailableError{Status: rec.lastStatus()}
+		return nil, &ResultUnavailableError{rec.ID, rec.Key, rec.lastStatus()}
 	case rec.State == Done:
 		out.Fate = Kept
 	}
