@@ -72,14 +72,21 @@ func newTab(t *testing.T, s screen) *tab {
 	case program == "":
 		t.Fatal("chromium is not installed")
 	}
+	// Chromium leaves a directory behind; and its socket there wants a short name.
+	dir, err := os.MkdirTemp("", "genesys-sidecar-tab-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	b := new(tab)
 	ctx, cancelTime := context.WithTimeout(context.Background(), 3*time.Minute)
-	ctx, cancelAllocator := chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program))...)
+	ctx, cancelAllocator := chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(program), chromedp.Env("TMPDIR="+dir))...)
 	ctx, cancel := chromedp.NewContext(ctx, chromedp.WithListener(b.watch))
 	t.Cleanup(func() {
 		cancel()
 		cancelAllocator()
 		cancelTime()
+		_ = os.RemoveAll(dir)
 	})
 	b.ctx = ctx
 	if s.width == 0 {
