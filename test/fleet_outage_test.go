@@ -49,7 +49,7 @@ func TestRedisIsKilledDuringACall(t *testing.T) {
 			t.Parallel()
 			p := newPlatform(t, sandbox.Config{})
 			r := newRedis(t)
-			fleet := newFleet(t, p, 2, onRedis(r.URL(), shortLease))
+			fleet := newFleet(t, p, 2, onRedis(r.URL()))
 			call := newCall(path, "k", "slow=500ms")
 			answered := fleet[0].begin(t, call)
 			waitFor(t, func() bool { return p.Summary().Effects == 1 })
@@ -88,7 +88,7 @@ func TestRedisIsKilledAgainAndAgain(t *testing.T) {
 	const kills = 5
 	p := newPlatform(t, sandbox.Config{Latency: 5 * time.Millisecond})
 	r := newRedis(t)
-	fleet := newFleet(t, p, 2, onRedis(r.URL(), shortLease))
+	fleet := newFleet(t, p, 2, onRedis(r.URL()))
 	var mu sync.Mutex
 	told := make(map[string]answer) // by key; guarded by mu
 	ctx, cancel := context.WithCancel(context.Background())
