@@ -127,7 +127,7 @@ func (a *App) status(now time.Time) *status {
 	for _, o := range a.sortedOrgs() {
 		s.Organizations = append(s.Organizations, o.status(now))
 	}
-	for _, h := range a.handlers {
+	for _, h := range a.tenure.allHandlers() {
 		s.Handlers = append(s.Handlers, h.status()...)
 	}
 	for _, m := range lastHour.last(now) {

@@ -63,12 +63,11 @@ type App struct {
 
 	backendKey string // set once loaded from its pool
 
-	handlers []*Handler
-	ctx      caddy.Context // of its events
-	events   *caddyevents.App
-	log      *zap.Logger
-	calls    *zap.Logger // a line for each call that has ended
-	tenure   *tenure
+	ctx    caddy.Context // of its events
+	events *caddyevents.App
+	log    *zap.Logger
+	calls  *zap.Logger // a line for each call that has ended
+	tenure *tenure
 }
 
 // Backlog bounds the calls that wait for their turn, in the whole store.

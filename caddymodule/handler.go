@@ -180,7 +180,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.policy, err = policyOf(h); err != nil {
 		return err
 	}
-	h.app.handlers = append(h.app.handlers, h)
 	watchCallers(ctx)
 
 	patterns := make([]genesys.Pattern, len(h.Actions))
@@ -220,6 +219,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Log:       h.log,
 		Forbidden: h.org.missingRole,
 	}
+	h.app.tenure.addHandler(h)
 	return nil
 }
 

@@ -3,6 +3,9 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -83,10 +86,18 @@ func provisioned(t *testing.T, starts int) *App {
 	if starts > 0 {
 		pace = fmt.Sprintf(`"pace": {"starts": %d, "window": "1h"},`, starts)
 	}
-	ctx, err := caddy.ProvisionContext(&caddy.Config{AppsRaw: caddy.ModuleMap{"genesys": json.RawMessage(`{
+	return provisionedWith(t, pace, nil)
+}
+
+// provisionedWith returns the app of a configuration that has other apps as well.
+func provisionedWith(t *testing.T, pace string, others caddy.ModuleMap) *App {
+	t.Helper()
+	apps := caddy.ModuleMap{"genesys": json.RawMessage(`{
 		"api_url": "http://127.0.0.1:1", "client_id": "a client", "client_secret": "{env.PATH}",
 		` + pace + `"storage": {"backend": "memory"}
-	}`)}})
+	}`)}
+	maps.Copy(apps, others)
+	ctx, err := caddy.ProvisionContext(&caddy.Config{AppsRaw: apps})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +133,33 @@ func TestACallThatComesBeforeTheStartKeepsToTheBudget(t *testing.T) {
 	}
 	if running.Load() != a {
 		t.Error("before it has started, there is nothing to tell of it")
+	}
+}
+
+// The admin API may be asked even earlier.
+func TestOperatorsMayAskWhileHandlersAreProvisioned(t *testing.T) {
+	provisioned := make(chan struct{})
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for {
+			select {
+			case <-provisioned:
+				return
+			default:
+			}
+			if a := running.Load(); a != nil {
+				a.status(time.Now())
+			}
+		}
+	})
+	const handlers = 50
+	handle := strings.Repeat(`{"handler": "genesys_cloud"},`, handlers-1) + `{"handler": "genesys_cloud"}`
+	a := provisionedWith(t, "", caddy.ModuleMap{"http": json.RawMessage(
+		`{"servers": {"srv0": {"listen": ["127.0.0.1:0"], "routes": [{"handle": [` + handle + `]}]}}}`)})
+	close(provisioned)
+	asking.Wait()
+	if n := len(a.status(time.Now()).Handlers); n != 2*handlers { // one part of each for either family
+		t.Errorf("they are told of %d handlers", n)
 	}
 }
 

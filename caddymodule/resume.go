@@ -57,7 +57,7 @@ func (b *backend) resume(rec *idempotency.Record) (idempotency.Call, error) {
 func (a *App) handlerOf(rec *idempotency.Record, u *url.URL) (*Handler, action, error) {
 	var found *Handler
 	var act action
-	for _, h := range a.handlers {
+	for _, h := range a.tenure.allHandlers() {
 		if h.org.digest != rec.Label.Organisation {
 			continue
 		}

@@ -29,6 +29,11 @@ type tenure struct {
 	begun   chan struct{} // closed once all apps of the configuration have started
 	over    chan struct{} // closed when the app is stopped, or given up before
 	end     func()        // closes over
+
+	// handlers are those of the configuration: of the first one of a process, operators
+	// may be told while they are provisioned.
+	mu       sync.Mutex
+	handlers []*Handler // guarded by mu
 }
 
 func newTenure() *tenure {
@@ -36,6 +41,20 @@ func newTenure() *tenure {
 	t.started = sync.OnceFunc(func() { close(t.begun) })
 	t.end = sync.OnceFunc(func() { close(t.over) })
 	return t
+}
+
+// addHandler takes down a handler, which is ready to serve.
+func (t *tenure) addHandler(h *Handler) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.handlers = append(t.handlers, h)
+}
+
+// allHandlers returns those that there are by now.
+func (t *tenure) allHandlers() []*Handler {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.handlers
 }
 
 // runFirst makes a the app in force, if there is none: the servers of a process may
